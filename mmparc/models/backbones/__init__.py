@@ -1,0 +1,5 @@
+"""ParC backbones, one file a family, each on mmpretrain's own class where there is one."""
+
+from .parc_convnext import ParCConvNeXt
+
+__all__ = ['ParCConvNeXt']

@@ -1,0 +1,92 @@
+"""ParC-ConvNeXt (arXiv 2203.03952): ConvNeXt whose deep 7x7 depthwise convolutions are ParC mixers.
+
+Everything but that operator is mmpretrain's ConvNeXt. The published models are 'xtiny' and 'tiny'
+with ParC in the last third of stage 3 and of stage 4.
+"""
+
+from collections.abc import Sequence
+
+from mmengine.utils import to_2tuple
+from mmpretrain.models import ConvNeXt
+
+from mmparc.registry import MODELS
+
+from ..layers import ParCMixer
+
+# ConvNeXt's rule with the ParC kernels among the convolutions.
+INIT_CFG = [
+    dict(type='TruncNormal', layer=['Conv2d', 'Linear', 'ParCConv'], std=0.02, bias=0.0),
+    dict(type='Constant', layer=['LayerNorm'], val=1.0, bias=0.0),
+]
+
+
+@MODELS.register_module()
+class ParCConvNeXt(ConvNeXt):
+    """ConvNeXt with ParC mixers; takes images of any size, (B, 3, H, W).
+
+    Args:
+        arch: a name of ``arch_settings``, or a dict of 'depths' and 'channels'.
+        parc_starts: for each stage the index of its first ParC block; a stage's depth means none.
+            By default the published choice: none in the first stages, the last third (rounded up)
+            of the blocks in the last two; (3, 3, 6, 2) for depths (3, 3, 9, 3).
+        img_size: the training resolution, one number or (height, width). It gives the kernels'
+            lengths: each stage's own resolution at that size.
+        resize: how kernels follow maps of other lengths, see :func:`mmparc.ops.resize_taps`.
+        backend: 'auto' or one of :data:`mmparc.ops.BACKENDS`.
+        stem_patch_size: the stride of the stem.
+        frozen_stages: how many stages, from the first on, keep their parameters.
+        init_cfg: by default as ConvNeXt's, with the ParC kernels among the convolutions:
+            truncated normal with standard deviation 0.02, biases 0.
+        **kwargs: everything else that mmpretrain's ConvNeXt takes (out_indices, drop_path_rate,
+            layer_scale_init_value, gap_before_final_norm, with_cp, ...).
+
+    Raises:
+        ValueError: if ``parc_starts`` does not fit the depths, or ``img_size`` leaves a ParC stage
+            without a pixel.
+    """
+
+    arch_settings = {
+        **ConvNeXt.arch_settings,
+        'xtiny': {'depths': [3, 3, 9, 3], 'channels': [48, 96, 192, 384]},
+    }
+
+    def __init__(
+        self,
+        arch: str | dict = 'tiny',
+        parc_starts: Sequence[int] | None = None,
+        img_size: int | tuple[int, int] = 224,
+        resize: str = 'interpolate',
+        backend: str = 'auto',
+        stem_patch_size: int = 4,
+        frozen_stages: int = 0,
+        init_cfg: dict | list[dict] | None = INIT_CFG,
+        **kwargs,
+    ) -> None:
+        super().__init__(
+            arch=arch,
+            stem_patch_size=stem_patch_size,
+            frozen_stages=frozen_stages,
+            init_cfg=init_cfg,
+            **kwargs,
+        )
+        self.parc_starts = self._check_starts(parc_starts)
+        for stage, start in enumerate(self.parc_starts):
+            stride = stem_patch_size * 2**stage
+            kernel_size = tuple(size // stride for size in to_2tuple(img_size))
+            for block in self.stages[stage][start:]:
+                block.depthwise_conv = ParCMixer(
+                    self.channels[stage], kernel_size, resize=resize, backend=backend
+                )
+        self._freeze_stages()  # the mixers came after the parent froze its stages
+
+    def _check_starts(self, parc_starts: Sequence[int] | None) -> tuple[int, ...]:
+        if parc_starts is None:
+            deep = self.num_stages - 2
+            return tuple(d if i < deep else d * 2 // 3 for i, d in enumerate(self.depths))
+        fits = len(parc_starts) == self.num_stages
+        if not fits or any(not 0 <= s <= d for s, d in zip(parc_starts, self.depths, strict=True)):
+            raise ValueError(
+                f'parc_starts must give one block index from 0 to its depth for each stage of '
+                f'depths {list(self.depths)}, got {list(parc_starts)}'
+            )
+        return tuple(parc_starts)

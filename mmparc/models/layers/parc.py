@@ -1,0 +1,141 @@
+"""ParCConv (one axis) and ParCMixer (both), arXiv 2203.03952.
+
+Maps are (B, C, H, W) of any size; a layer whose kernel has another length than the map resizes it
+in each forward pass.
+"""
+
+import torch
+from mmengine.utils import to_2tuple
+from torch import Tensor, nn
+
+from mmparc.ops import parc
+from mmparc.registry import MODELS
+
+
+@MODELS.register_module()
+class ParCConv(nn.Module):
+    """Position-aware circular convolution along one axis: (B, C_in, H, W) to (B, C_out, H, W).
+
+    Kernels and bias start as those of a ``torch.nn.Conv2d``, embeddings truncated normal with
+    standard deviation 0.02.
+
+    Args:
+        in_channels: C_in.
+        out_channels: C_out.
+        kernel_size: K, the map's length along the axis at the training resolution.
+        axis: 'h' or 'w'.
+        groups: as in a convolution; C_in for a depthwise one.
+        bias: whether to add one value per output channel.
+        pos_embed: whether to add a learned (C_in, K) embedding to the input.
+        resize: how kernel and embedding follow a map of another length, see
+            :func:`mmparc.ops.resize_taps`.
+        backend: 'auto' or one of :data:`mmparc.ops.BACKENDS`.
+
+    Raises:
+        ValueError: if ``groups`` does not divide both channel counts, or K is not positive.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: int,
+        axis: str,
+        groups: int = 1,
+        bias: bool = True,
+        pos_embed: bool = True,
+        resize: str = 'interpolate',
+        backend: str = 'auto',
+    ) -> None:
+        super().__init__()
+        if groups < 1 or in_channels % groups or out_channels % groups:
+            raise ValueError(f'groups={groups} must divide {in_channels} in, {out_channels} out')
+        if kernel_size < 1:
+            raise ValueError(f'kernel_size must be positive, got {kernel_size}')
+        self.in_channels = in_channels
+        self.out_channels = out_channels
+        self.kernel_size = kernel_size
+        self.axis = axis
+        self.groups = groups
+        self.resize = resize
+        self.backend = backend
+        self.weight = nn.Parameter(torch.empty(out_channels, in_channels // groups, kernel_size))
+        self.bias = nn.Parameter(torch.empty(out_channels)) if bias else None
+        self.pos_embed = nn.Parameter(torch.empty(in_channels, kernel_size)) if pos_embed else None
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Draw new initial values."""
+        nn.init.kaiming_uniform_(self.weight, a=5**0.5)
+        if self.bias is not None:
+            bound = self.weight[0].numel() ** -0.5
+            nn.init.uniform_(self.bias, -bound, bound)
+        if self.pos_embed is not None:
+            nn.init.trunc_normal_(self.pos_embed, std=0.02)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return parc(
+            x,
+            self.weight,
+            self.bias,
+            self.pos_embed,
+            axis=self.axis,
+            groups=self.groups,
+            backend=self.backend,
+            resize=self.resize,
+        )
+
+    def extra_repr(self) -> str:
+        return (
+            f'{self.in_channels}, {self.out_channels}, kernel_size={self.kernel_size}, '
+            f'axis={self.axis!r}, groups={self.groups}, bias={self.bias is not None}, '
+            f'pos_embed={self.pos_embed is not None}, resize={self.resize!r}, '
+            f'backend={self.backend!r}'
+        )
+
+
+@MODELS.register_module()
+class ParCMixer(nn.Module):
+    """The first half of the channels through a ParC along H, the second through one along W.
+
+    Takes the place of a spatial convolution of the same width and stride 1.
+
+    Args:
+        channels: C, even.
+        kernel_size: K, or (K along H, K along W).
+        dense: one kernel per pair of channels within a half (ParC-ResNet) instead of one per
+            channel.
+        bias, pos_embed, resize, backend: as in :class:`ParCConv`.
+
+    Raises:
+        ValueError: if ``channels`` is odd.
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        kernel_size: int | tuple[int, int],
+        dense: bool = False,
+        bias: bool = True,
+        pos_embed: bool = True,
+        resize: str = 'interpolate',
+        backend: str = 'auto',
+    ) -> None:
+        super().__init__()
+        if channels % 2:
+            raise ValueError(f'ParCMixer splits its channels in two halves; {channels} is odd')
+        half = channels // 2
+        height, width = to_2tuple(kernel_size)
+        options = dict(
+            groups=1 if dense else half,
+            bias=bias,
+            pos_embed=pos_embed,
+            resize=resize,
+            backend=backend,
+        )
+        self.conv_h = ParCConv(half, half, height, axis='h', **options)
+        self.conv_w = ParCConv(half, half, width, axis='w', **options)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x_h, x_w = x.chunk(2, dim=1)
+        return torch.cat([self.conv_h(x_h), self.conv_w(x_w)], dim=1)

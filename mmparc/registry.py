@@ -1,0 +1,11 @@
+"""mmparc's child registries, one of each kind that mmparc registers something in.
+
+mmengine imports this file when a config says ``type='mmparc.X'``, and the locations below when it
+looks the name up, so no config needs custom_imports. An ImportError in here would be swallowed and
+show as "not in the registry": import nothing optional.
+"""
+
+from mmengine.registry import MODELS as MMENGINE_MODELS
+from mmengine.registry import Registry
+
+MODELS = Registry('model', parent=MMENGINE_MODELS, scope='mmparc', locations=['mmparc.models'])
