@@ -1,0 +1,42 @@
+# What a user needs: `make demo`, `make test`. `make help` lists the rest.
+
+# What makes .venv: python3.11 where there is one, else python3. Later it is .venv's own.
+ifndef PYTHON
+PYTHON := $(shell { [ -x .venv/bin/python ] && echo .venv/bin/python; } || \
+    { python3.11 -c pass 2> /dev/null && echo python3.11; } || echo python3)
+endif
+VENV_PYTHON := .venv/bin/python
+export PATH := $(or $(PATH),/usr/local/bin:/usr/bin:/bin)
+WORKERS ?= 2
+
+.PHONY: help env data demo test lint format clean
+
+help:  ## this list
+	@sed -nE 's/^([a-z]+):.*## (.*)/make \1\t\2/p' Makefile | expand -t 16
+
+env:  ## the environment in .venv (again: only what has changed)
+	@command -v $(PYTHON) >/dev/null || \
+	    { echo 'error: no $(PYTHON): sudo apt-get install -y python3 python3-venv' >&2; exit 1; }
+	@$(PYTHON) tools/make_env.py
+
+data: env  ## the small data sets in data/ [SEED=3]
+	@$(VENV_PYTHON) tools/make_tiny_data.py \
+	    $(if $(filter-out 0,$(SEED)),--seed $(SEED) --out data/tiny-seed$(SEED))
+
+demo: env  ## train a ParC detector on small data, evaluate and draw it [SEED=3]
+	@PYTHON=$(VENV_PYTHON) SEED=$(SEED) tools/demo.sh
+
+test: env  ## all tests [PYTEST_ARGS='-k ops' WORKERS=4]
+	@$(VENV_PYTHON) -m pytest -n $(WORKERS) -m '' tests $(PYTEST_ARGS)
+
+lint: env  ## ruff, its format, and spelling
+	@$(VENV_PYTHON) -m ruff check .
+	@$(VENV_PYTHON) -m ruff format --check .
+	@$(VENV_PYTHON) -m codespell_lib
+
+format: env  ## let ruff format and mend the code
+	@$(VENV_PYTHON) -m ruff format .
+	@$(VENV_PYTHON) -m ruff check --fix .
+
+clean:  ## remove .venv
+	rm -rf .venv
