@@ -1,0 +1,19 @@
+"""Small made data sets on disk, in the formats of ImageNet, COCO and ADE20K.
+
+Needs NumPy, OpenCV and pycocotools, neither torch nor any OpenMMLab package.
+"""
+
+from mmparc.datasets.scenes import CLASSES, DIFFICULTIES, Scene, SceneObject, draw_scene
+from mmparc.datasets.writers import DEFAULTS, TASKS, holds_tiny_data, make_tiny_data
+
+__all__ = [
+    'CLASSES',
+    'DEFAULTS',
+    'DIFFICULTIES',
+    'TASKS',
+    'Scene',
+    'SceneObject',
+    'draw_scene',
+    'holds_tiny_data',
+    'make_tiny_data',
+]
