@@ -1,0 +1,141 @@
+"""What all tests share: comparisons, and the tools as processes.
+
+The measure of comparisons is the project's relative error, max|a - b| / max|b|, in float64.
+"""
+
+import functools
+import gc
+import importlib
+import json
+import os
+import runpy
+import signal
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import torch
+
+
+def relative_error(actual, expected) -> float:
+    """max|actual - expected| / max|expected| of two tensors or arrays of one shape.
+
+    Two empty ones have the error 0; where ``expected`` is all zeros the error is the absolute one.
+    A NaN in either gives NaN, which no bound lets pass.
+    """
+    actual, expected = (torch.as_tensor(t).detach().cpu().double() for t in (actual, expected))
+    assert actual.shape == expected.shape, f'shapes {actual.shape} and {expected.shape}'
+    if expected.numel() == 0:
+        return 0.0
+    scale = expected.abs().max().item()
+    return (actual - expected).abs().max().item() / (scale or 1.0)
+
+
+def assert_close(actual, expected, bound: float, what: str = 'result') -> None:
+    """Fail unless the relative error is at most ``bound``."""
+    error = relative_error(actual, expected)
+    assert error <= bound, f'{what}: relative error {error:.3g} exceeds {bound:.3g}'
+
+
+# The tools as processes
+
+ROOT = Path(__file__).parents[1]
+# What a tool spends most of its time on before it does anything.
+HEAVY = (
+    'mmengine.runner',
+    'mmparc.engine',
+    'mmparc.models',
+    *(
+        f'{package}.{part}'
+        for package in ('mmdet', 'mmseg', 'mmpretrain')
+        for part in ('datasets', 'engine', 'evaluation', 'models', 'visualization')
+    ),
+)
+
+
+def run_tool(
+    tool: str | Path,
+    *args: object,
+    cwd: Path,
+    fresh: bool = False,
+    timeout: int = 300,
+) -> subprocess.CompletedProcess[str]:
+    """Run a script of the project, tools/train.py for one, as a process of its own, on the CPU.
+
+    Args:
+        tool: the script, a path below the project's root or an absolute one.
+        args: its command line.
+        cwd: where it runs.
+        fresh: start a new interpreter, as a user does. Otherwise the process is forked from one
+            that has imported the packages and done nothing else, which saves most of the time.
+        timeout: seconds after which it is killed.
+    """
+    command = [str(ROOT / tool), *map(str, args)]
+    if fresh:
+        return subprocess.run(
+            [sys.executable, *command],
+            cwd=cwd,
+            env=tool_environment(),
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=timeout,
+        )
+    server = _fork_server()
+    with tempfile.TemporaryDirectory() as folder:
+        out, err = Path(folder, 'out'), Path(folder, 'err')
+        request = dict(argv=command, cwd=str(cwd), out=str(out), err=str(err), timeout=timeout)
+        server.stdin.write(json.dumps(request) + '\n')
+        server.stdin.flush()
+        answer = server.stdout.readline()
+        assert answer, 'the process that tools are forked from has ended'
+        return subprocess.CompletedProcess(command, int(answer), out.read_text(), err.read_text())
+
+
+def tool_environment() -> dict[str, str]:
+    """The environment of a tool under test: this checkout's mmparc, one thread, no GPU."""
+    path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get('PYTHONPATH')]))
+    return {**os.environ, 'PYTHONPATH': path, 'OMP_NUM_THREADS': '1', 'CUDA_VISIBLE_DEVICES': ''}
+
+
+@functools.cache
+def _fork_server() -> subprocess.Popen:
+    """This file, run as a process that forks the tools; it ends with the process that asked."""
+    return subprocess.Popen(
+        [sys.executable, __file__],
+        env=tool_environment(),
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+
+
+def _serve() -> None:
+    """Fork a child for each request, one JSON line, and answer with its exit code.
+
+    Returns in the child alone, which goes on as the script that was asked for.
+    """
+    for name in HEAVY:
+        importlib.import_module(name)
+    gc.freeze()  # or each child spends seconds on tidying up all of this when it ends
+    answers = os.fdopen(os.dup(1), 'w')
+    for line in sys.stdin:
+        request = json.loads(line)
+        child = os.fork()
+        if child == 0:
+            break
+        print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), file=answers, flush=True)
+    else:
+        sys.exit()
+    for number, path in ((0, os.devnull), (1, request['out']), (2, request['err'])):
+        os.dup2(os.open(path, os.O_RDWR | os.O_CREAT), number)
+    signal.alarm(request['timeout'])
+    os.chdir(request['cwd'])
+    sys.argv = request['argv']
+    sys.path[0] = str(Path(sys.argv[0]).parent)
+
+
+if __name__ == '__main__':
+    _serve()
+    runpy.run_path(sys.argv[0], run_name='__main__')

@@ -1,0 +1,409 @@
+"""ParCConvNeXt: which blocks hold ParC, any image size, all that mmpretrain's ConvNeXt promises.
+
+The independent sides of the comparisons: parameter counts of the published models, mmpretrain's own
+ConvNeXt of the same widths, and the reference operator on what a block really receives. Except for
+counts and initial values a small network is used; its layer scale is 1, since at 1e-6 the blocks
+would hardly show in the output.
+"""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from helpers import assert_close, relative_error
+from mmpretrain.models import ConvNeXt
+from mmpretrain.registry import MODELS
+
+from mmparc.models.backbones import ParCConvNeXt
+from mmparc.models.layers import ParCMixer
+from mmparc.ops import BACKENDS, parc_reference
+
+ROOT = Path(__file__).parents[2]
+SMALL = dict(depths=[1, 2, 3, 2], channels=[8, 12, 16, 24])
+STARTS = (1, 2, 1, 1)
+PARC_BLOCKS = [(2, 1), (2, 2), (3, 1)]
+PYRAMID = dict(out_indices=(0, 1, 2, 3), gap_before_final_norm=False)
+XT = dict(depths=[3, 3, 9, 3], channels=[48, 96, 192, 384])
+# batch, height, width: the odd sizes of detection and segmentation
+IMAGES = [(2, 97, 131), (1, 200, 336), (2, 64, 96), (1, 224, 224)]
+
+
+def build(**changes):
+    options = dict(arch=SMALL, parc_starts=STARTS, layer_scale_init_value=1.0, **PYRAMID)
+    torch.manual_seed(0)
+    return ParCConvNeXt(**{**options, **changes})
+
+
+def classifier(backbone, channels, num_classes=10):
+    head = dict(type='LinearClsHead', num_classes=num_classes, in_channels=channels)
+    # the scope named: another test may have left its own as the default
+    cfg = dict(type='ImageClassifier', backbone=backbone, head=head, _scope_='mmpretrain')
+    return MODELS.build(cfg)
+
+
+def parc_blocks(model):
+    return [
+        (s, b)
+        for s, stage in enumerate(model.stages)
+        for b, block in enumerate(stage)
+        if isinstance(block.depthwise_conv, ParCMixer)
+    ]
+
+
+def kernel_sizes(model):
+    """{(stage, block): (K along H, K along W)}"""
+    mixers = {(s, b): model.stages[s][b].depthwise_conv for s, b in parc_blocks(model)}
+    return {
+        at: (mixer.conv_h.weight.shape[-1], mixer.conv_w.weight.shape[-1])
+        for at, mixer in mixers.items()
+    }
+
+
+def inputs_of_mixers(model, image):
+    """What each ParC mixer receives from an image, and what it returns."""
+    seen = []
+    mixers = [model.stages[s][b].depthwise_conv for s, b in parc_blocks(model)]
+    hooks = [m.register_forward_hook(lambda *call: seen.append(call)) for m in mixers]
+    with torch.no_grad():
+        model(image)
+    for hook in hooks:
+        hook.remove()
+    return [(mixer, args[0], output) for mixer, args, output in seen]
+
+
+# ----------------------------------------------------------------------------------------------
+# Structure
+
+
+@pytest.mark.parametrize(
+    ('backbone', 'channels', 'parameters'),
+    [
+        (dict(type='mmparc.ParCConvNeXt', arch='xtiny'), 384, 7_412_824),
+        (dict(type='mmparc.ParCConvNeXt', arch='xtiny', parc_starts=(3, 3, 9, 3)), 384, 7_438_360),
+        (dict(type='ConvNeXt', arch=XT), 384, 7_438_360),
+        (dict(type='mmparc.ParCConvNeXt', arch='tiny'), 768, 28_538_056),
+        (dict(type='mmparc.ParCConvNeXt'), 768, 28_538_056),
+    ],
+    ids=['xt', 'xt without parc', 'plain xt', 'tiny', 'default'],
+)
+def test_parameter_counts(backbone, channels, parameters):
+    model = classifier(backbone, channels, 1000)
+    assert sum(p.numel() for p in model.parameters()) == parameters
+
+
+def test_published_blocks_hold_parc():
+    model = ParCConvNeXt('xtiny')
+    expected = {(2, 6): (14, 14), (2, 7): (14, 14), (2, 8): (14, 14), (3, 2): (7, 7)}
+    assert kernel_sizes(model) == expected
+    explicit = ParCConvNeXt('xtiny', parc_starts=(3, 3, 6, 2))
+    assert kernel_sizes(explicit) == expected
+
+
+@pytest.mark.parametrize(
+    ('starts', 'blocks'),
+    [
+        (STARTS, PARC_BLOCKS),
+        ((1, 2, 3, 2), []),
+        ((0, 0, 0, 0), [(s, b) for s, depth in enumerate(SMALL['depths']) for b in range(depth)]),
+        ((1, 1, 3, 2), [(1, 1)]),
+        ([1, 2, 0, 2], [(2, 0), (2, 1), (2, 2)]),
+    ],
+    ids=str,
+)
+def test_starts_say_which_blocks(starts, blocks):
+    model = build(parc_starts=starts)
+    assert parc_blocks(model) == blocks
+    plain = [block.depthwise_conv for stage in model.stages for block in stage]
+    plain = [conv for conv in plain if not isinstance(conv, ParCMixer)]
+    assert len(plain) + len(blocks) == sum(SMALL['depths'])
+    assert all(type(c) is torch.nn.Conv2d and c.kernel_size == (7, 7) for c in plain)
+
+
+@pytest.mark.parametrize(
+    ('img_size', 'deep', 'deepest'),
+    [
+        (224, (14, 14), (7, 7)),
+        (256, (16, 16), (8, 8)),
+        ((192, 320), (12, 20), (6, 10)),
+        ((320, 192), (20, 12), (10, 6)),
+        ((97, 131), (6, 8), (3, 4)),
+    ],
+    ids=str,
+)
+def test_kernels_are_as_long_as_the_map(img_size, deep, deepest):
+    """Also seen from the map itself: at that size nothing is resized."""
+    model = build(img_size=img_size)
+    assert kernel_sizes(model) == {(2, 1): deep, (2, 2): deep, (3, 1): deepest}
+    size = img_size if isinstance(img_size, tuple) else (img_size, img_size)
+    for mixer, received, _ in inputs_of_mixers(model, torch.randn(1, 3, *size)):
+        kernel = mixer.conv_h.weight.shape[-1], mixer.conv_w.weight.shape[-1]
+        assert tuple(received.shape[2:]) == kernel
+
+
+@pytest.mark.parametrize(
+    'starts',
+    [(1, 2, 1), (1, 2, 1, 1, 1), (), (1, 2, -1, 1), (2, 2, 1, 1), (1, 2, 4, 1), (1, 2, 1, 3)],
+    ids=str,
+)
+def test_wrong_starts(starts):
+    with pytest.raises(ValueError, match='parc_starts'):
+        build(parc_starts=starts)
+
+
+@pytest.mark.parametrize('changes', [dict(img_size=16), dict(img_size=(224, 31))], ids=str)
+def test_image_smaller_than_a_parc_stage_asks_for(changes):
+    with pytest.raises(ValueError):
+        build(**changes)
+
+
+def test_odd_width_cannot_be_halved():
+    with pytest.raises(ValueError):
+        build(arch=dict(depths=[1, 2, 3, 2], channels=[8, 12, 16, 25]))
+
+
+def test_misspelt_argument_is_refused():
+    with pytest.raises(TypeError):
+        build(parc_start=STARTS)
+
+
+# ----------------------------------------------------------------------------------------------
+# Forward and backward
+
+
+@pytest.mark.parametrize('mode', ['train', 'eval'])
+@pytest.mark.parametrize('image', IMAGES, ids=str)
+def test_any_image_size(image, mode):
+    """The pyramid of the plain twin, at any size."""
+    batch, height, width = image
+    x = torch.randn(batch, 3, height, width)
+    model, plain = build(), ConvNeXt(arch=SMALL, **PYRAMID)
+    for m in (model, plain):
+        m.train(mode == 'train')
+    with torch.no_grad():
+        outputs, plain_outputs = model(x), plain(x)
+    assert [o.shape for o in outputs] == [o.shape for o in plain_outputs]
+    assert all(o.isfinite().all() for o in outputs)
+
+
+@pytest.mark.parametrize('resize', ['interpolate', 'interpolate_sum'])
+@pytest.mark.parametrize('image', IMAGES, ids=str)
+def test_blocks_compute_parc(image, resize):
+    """The first half of a block's channels goes along H, the second along W."""
+    batch, height, width = image
+    model = build(resize=resize).double()
+    calls = inputs_of_mixers(model, torch.randn(batch, 3, height, width, dtype=torch.float64))
+    assert len(calls) == len(PARC_BLOCKS)
+    for mixer, x, output in calls:
+        half = x.shape[1] // 2
+        along_h, along_w = (
+            parc_reference(
+                part,
+                conv.weight,
+                conv.bias,
+                conv.pos_embed,
+                axis=axis,
+                groups=half,
+                resize=resize,
+            )
+            for part, conv, axis in (
+                (x[:, :half], mixer.conv_h, 'h'),
+                (x[:, half:], mixer.conv_w, 'w'),
+            )
+        )
+        assert_close(output, torch.cat([along_h, along_w], 1), 1e-10)
+
+
+def test_without_parc_it_is_the_plain_network():
+    model, plain = build(parc_starts=(1, 2, 3, 2)), ConvNeXt(arch=SMALL, **PYRAMID)
+    plain.load_state_dict(model.state_dict(), strict=True)
+    x = torch.randn(2, 3, 97, 131)
+    for a, b in zip(model(x), plain(x), strict=True):
+        assert torch.equal(a, b)
+
+
+@pytest.mark.parametrize('image', IMAGES[:2], ids=str)
+def test_backends_agree(image):
+    x = torch.randn(image[0], 3, *image[1:], dtype=torch.float64)
+    runs = {}
+    for backend in (*BACKENDS, 'auto'):
+        model = build(backend=backend).double()
+        with torch.no_grad():
+            runs[backend] = model(x)
+            # negative control: the comparison sees a kernel
+            model.stages[2][1].depthwise_conv.conv_h.weight.zero_()
+            assert relative_error(model(x)[-1], runs[backend][-1]) > 1e-3
+    for backend, outputs in runs.items():
+        for stage, output in enumerate(outputs):
+            assert_close(output, runs['direct'][stage], 1e-10, f'{backend}, stage {stage + 1}')
+
+
+@pytest.mark.parametrize('layer_scale', [1e-6, 1.0])
+@pytest.mark.parametrize('gap', [False, True])
+def test_every_parameter_gets_a_gradient(gap, layer_scale):
+    model = build(gap_before_final_norm=gap, layer_scale_init_value=layer_scale)
+    model.init_weights()
+    model.train()
+    outputs = model(torch.randn(2, 3, 97, 131))
+    sum((o * torch.randn_like(o)).sum() for o in outputs).backward()
+    for name, parameter in model.named_parameters():
+        assert parameter.grad is not None, name
+        assert parameter.grad.isfinite().all() and parameter.grad.any(), name
+
+
+def test_checkpointing_gives_the_same_gradients():
+    x = torch.randn(2, 3, 97, 131, dtype=torch.float64)
+    grads = []
+    for with_cp in (False, True):
+        model = build(with_cp=with_cp).double()
+        model.train()
+        outputs = model(x)
+        sum((o * o * o).sum() for o in outputs).backward()
+        grads.append({name: p.grad for name, p in model.named_parameters()})
+    for name, grad in grads[0].items():
+        assert grad.any()
+        assert_close(grads[1][name], grad, 1e-12, name)
+
+
+def test_checkpointing_runs_the_blocks_again():
+    """Negative control of the test above: with_cp really reaches the ParC blocks."""
+    calls = {}
+    for with_cp in (False, True):
+        model = build(with_cp=with_cp)
+        model.train()
+        seen = []
+        mixer = model.stages[2][1].depthwise_conv
+        mixer.register_forward_hook(lambda *call, seen=seen: seen.append(call))
+        model(torch.randn(1, 3, 64, 64))[-1].sum().backward()
+        calls[with_cp] = len(seen)
+    assert calls == {False: 1, True: 2}
+
+
+# ----------------------------------------------------------------------------------------------
+# What the parent promises
+
+
+@pytest.mark.parametrize('indices', [(0,), (1, 3), (0, 1, 2, 3), [-1], 2], ids=str)
+def test_out_indices(indices):
+    model = build(out_indices=indices)
+    indices = [indices] if isinstance(indices, int) else list(indices)
+    outputs = model(torch.randn(1, 3, 64, 96))
+    assert [o.shape[1] for o in outputs] == [SMALL['channels'][i] for i in indices]
+    assert [tuple(o.shape[2:]) for o in outputs] == [(16 >> i % 4, 24 >> i % 4) for i in indices]
+
+
+@pytest.mark.parametrize('frozen', [0, 1, 3, 4])
+def test_frozen_stages(frozen):
+    model = build(frozen_stages=frozen, parc_starts=(0, 1, 1, 1))
+    for _ in range(2):
+        for name, parameter in model.named_parameters():
+            kind, stage = name.split('.')[:2]
+            stays = kind in ('stages', 'downsample_layers') and int(stage) < frozen
+            assert parameter.requires_grad is not stays, name
+        model.train()
+        for stage in range(4):
+            modules = [*model.stages[stage].modules(), *model.downsample_layers[stage].modules()]
+            assert all(m.training is (stage >= frozen) for m in modules)
+    model(torch.randn(1, 3, 64, 64))[-1].sum().backward()
+    grads = {name: p.grad for name, p in model.stages.named_parameters()}
+    assert all((grad is None) is (int(name[0]) < frozen) for name, grad in grads.items())
+
+
+@pytest.mark.parametrize('depths', [[1, 2, 3, 2], [1, 2, 12, 2]], ids=str)
+@pytest.mark.parametrize('prefix', ['', 'backbone.'])
+def test_layer_depth_is_that_of_the_plain_block(prefix, depths):
+    """Every parameter of a block, ParC's among them, decays as the plain block's do."""
+    arch = dict(SMALL, depths=depths)
+    model, plain = build(arch=arch), ConvNeXt(arch=arch, **PYRAMID)
+    by_block = {}
+    for name, _ in plain.named_parameters():
+        block = tuple(name.split('.')[:3]) if name.startswith('stages') else name
+        by_block.setdefault(block, set()).add(plain.get_layer_depth(prefix + name, prefix))
+    for name, _ in model.named_parameters():
+        block = tuple(name.split('.')[:3]) if name.startswith('stages') else name
+        depth = model.get_layer_depth(prefix + name, prefix)
+        assert by_block[block] == {depth}, name
+        assert 0 <= depth[0] < depth[1]
+    if prefix:
+        depth, layers = model.get_layer_depth('head.fc.weight', prefix)
+        assert depth == layers - 1
+
+
+@pytest.mark.parametrize('inside', ['alone', 'classifier'])
+def test_initial_values(inside):
+    backbone = dict(type='mmparc.ParCConvNeXt', arch='xtiny')
+    model = classifier(backbone, 384) if inside == 'classifier' else MODELS.build(backbone)
+    model.init_weights()
+    model = model.backbone if inside == 'classifier' else model
+
+    values = {'embedding': [], 'kernel': []}
+    for name, parameter in model.named_parameters():
+        value = parameter.detach().flatten()
+        if name.endswith('gamma'):
+            assert torch.equal(value, torch.full_like(value, 1e-6)), name
+        elif name.endswith('pos_embed'):
+            values['embedding'].append(value)
+        elif name.endswith('bias'):
+            assert not value.any(), name
+        elif parameter.dim() > 1:
+            assert 0.0175 < value.std() < 0.0225, name
+            assert value.mean().abs() < 0.003, name
+            if '.conv_h.' in name or '.conv_w.' in name:
+                values['kernel'].append(value)
+        else:
+            assert torch.equal(value, torch.ones_like(value)), name
+    for kind, parts in values.items():
+        assert len(parts) == 2 * 4, kind
+        value = torch.cat(parts)
+        assert abs(value.std() - 0.02) < 0.001, kind
+        # a normal distribution, not a uniform one of that spread (which ends at 0.035)
+        assert 0.05 < value.abs().max() < 0.15, kind
+
+
+def test_state_dict_from_classification_to_detection_and_back():
+    classification = build(out_indices=-1, gap_before_final_norm=True)
+    with torch.no_grad():
+        for parameter in classification.parameters():
+            parameter.normal_()
+    detection = build(out_indices=[0, 1, 2, 3])
+    source = {name: value.clone() for name, value in classification.state_dict().items()}
+    assert any(name.endswith('pos_embed') for name in source)
+
+    keys = detection.load_state_dict(source, strict=False)
+    assert not keys.unexpected_keys
+    assert {name.split('.')[0] for name in keys.missing_keys} == {'norm0', 'norm1', 'norm2'}
+
+    back = build(out_indices=-1, gap_before_final_norm=True)
+    shared = {name: value for name, value in detection.state_dict().items() if name in source}
+    back.load_state_dict(shared, strict=True)
+    assert all(torch.equal(value, source[name]) for name, value in back.state_dict().items())
+
+
+# ----------------------------------------------------------------------------------------------
+# By name, from every task
+
+BY_NAME = """
+import sys
+import torch
+from {package}.registry import MODELS
+
+assert not any(name.partition('.')[0] == 'mmparc' for name in sys.modules)
+backbone = dict(type='mmparc.ParCConvNeXt', arch={arch}, parc_starts={starts}, **{pyramid})
+model = MODELS.build(backbone)
+assert type(model).__module__.startswith('mmparc.'), type(model)
+assert [tuple(o.shape[1:]) for o in model(torch.zeros(1, 3, 64, 96))] == [
+    (8, 16, 24), (12, 8, 12), (16, 4, 6), (24, 2, 3)
+]
+"""
+
+
+@pytest.mark.parametrize(
+    'package',
+    ['mmpretrain', *(pytest.param(p, marks=pytest.mark.slow) for p in ('mmdet', 'mmseg'))],
+)
+def test_built_by_name_without_custom_imports(package):
+    code = BY_NAME.format(package=package, arch=SMALL, starts=STARTS, pyramid=PYRAMID)
+    command = [sys.executable, '-W', 'ignore', '-c', code]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=600)
+    assert done.returncode == 0, done.stderr
