@@ -1,0 +1,32 @@
+"""What stands between a command line and mmengine's Runner, for all three tasks."""
+
+from .checkpoint import allow_mmengine_checkpoints
+from .checks import check_data, check_model_types, check_pretrained
+from .config import (
+    drop_pretrained,
+    enable_auto_scale_lr,
+    enable_drawing,
+    load_config,
+    set_amp,
+    set_work_dir,
+    use_default_collate,
+)
+from .device import avoid_missing_cuda_ops
+from .errors import UserError, exit_on_user_error
+
+__all__ = [
+    'UserError',
+    'allow_mmengine_checkpoints',
+    'avoid_missing_cuda_ops',
+    'check_data',
+    'check_model_types',
+    'check_pretrained',
+    'drop_pretrained',
+    'enable_auto_scale_lr',
+    'enable_drawing',
+    'exit_on_user_error',
+    'load_config',
+    'set_amp',
+    'set_work_dir',
+    'use_default_collate',
+]

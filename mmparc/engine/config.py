@@ -1,0 +1,189 @@
+"""Configs as the tools use them: found by path or upstream name, overridden, and adjusted."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from mmengine.config import Config
+from mmengine.hub import get_config
+from mmengine.utils import get_installed_path
+
+from .errors import UserError, suggest
+
+# The folder of a task's configs and runs, by the scope that its configs are written for.
+TASKS = {'mmpretrain': 'cls', 'mmdet': 'det', 'mmseg': 'seg'}
+
+
+def load_config(name: str, options: dict[str, Any] | None = None) -> Config:
+    """Load a config and apply ``--cfg-options``.
+
+    Args:
+        name: a path, or an upstream name such as 'mmdet::retinanet/retinanet_r50_fpn_1x_coco.py'.
+        options: dotted keys and values to merge. The key ``data_root`` moves the data: every path
+            under the old root in data loaders and evaluators follows.
+
+    Raises:
+        UserError: if there is no such config, or it belongs to none of the three tasks.
+    """
+    if '::' in name:
+        cfg = _load_upstream(name)
+    elif Path(name).is_file():
+        cfg = Config.fromfile(name)
+    else:
+        known = [str(path) for path in Path('configs').glob('[!_]*/**/*.py')]
+        hint = suggest(name, known) or 'pass the path of a .py file, or an upstream name mmdet::...'
+        raise UserError(f"there is no config '{name}': {hint}")
+    if cfg.get('default_scope') not in TASKS:
+        raise UserError(f"'{name}' sets no default_scope of {', '.join(TASKS)}: it is no full config")
+    if options:
+        old_root = _data_root(cfg)
+        cfg.merge_from_dict(options)
+        if 'data_root' in options:
+            if old_root is None:
+                raise UserError(f"'{name}' has no data_root to move: set its data sets' own paths")
+            _move_data(cfg, old_root, str(options['data_root']))
+    return cfg
+
+
+def _load_upstream(name: str) -> Config:
+    package, _, relative = name.partition('::')
+    if package not in TASKS:
+        raise UserError(f"'{name}' must begin with one of {', '.join(f'{p}::' for p in TASKS)}")
+    configs = Path(get_installed_path(package), '.mim', 'configs')
+    if not (configs / relative).is_file():
+        known = [p.relative_to(configs).as_posix() for p in configs.glob('[!_]*/**/*.py')]
+        hint = suggest(relative, known) or f'the configs lie in {configs}'
+        raise UserError(f"{package} ships no config '{relative}': {hint}")
+    cfg = get_config(name)
+    cfg._cfg_dict.setdefault('default_scope', package)
+    return cfg
+
+
+def _data_root(cfg: Config) -> str | None:
+    for loader in ('train_dataloader', 'val_dataloader', 'test_dataloader'):
+        for dataset in datasets_of(cfg.get(loader)):
+            if dataset.get('data_root'):
+                return dataset['data_root']
+    return None
+
+
+def datasets_of(loader: dict | None) -> list[dict]:
+    """The innermost data set dicts of a data loader's config, wrappers unwrapped."""
+    pending = [loader] if loader else []
+    found = []
+    while pending:
+        node = pending.pop()
+        inner = node.get('dataset') or node.get('datasets')
+        if inner:
+            pending.extend(inner if isinstance(inner, list | tuple) else [inner])
+        else:
+            found.append(node)
+    return found
+
+
+def _move_data(cfg: Config, old: str, new: str) -> None:
+    old, new = old.rstrip('/'), new.rstrip('/')
+
+    def moved(value: str) -> str:
+        inside = value == old or value.startswith(old + '/')
+        return new + value[len(old) :] if inside else value
+
+    for key, value in list(cfg.items()):
+        if key.endswith(('_dataloader', '_evaluator')):
+            cfg[key] = _map_strings(value, moved)
+
+
+def _map_strings(node: Any, change: Callable[[str], str]) -> Any:
+    if isinstance(node, dict):
+        return {key: _map_strings(value, change) for key, value in node.items()}
+    if isinstance(node, list | tuple):
+        return type(node)(_map_strings(value, change) for value in node)
+    return change(node) if isinstance(node, str) else node
+
+
+def set_work_dir(cfg: Config, name: str, work_dir: str | None) -> None:
+    """Run in ``work_dir``, else in the config's own, else in work_dirs/<task>/<config stem>."""
+    default = Path('work_dirs', TASKS[cfg.default_scope], Path(name.split('::')[-1]).stem)
+    cfg.work_dir = work_dir or cfg.get('work_dir') or str(default)
+
+
+def drop_pretrained(cfg: Config) -> None:
+    """Take every pretrained checkpoint out of the model, so that its own initialisation applies."""
+    for _, node in named_nodes('model', cfg.model):
+        init_cfg = node.get('init_cfg')
+        if isinstance(init_cfg, dict) and init_cfg.get('type') == 'Pretrained':
+            del node['init_cfg']
+        elif isinstance(init_cfg, list | tuple):
+            node['init_cfg'] = [c for c in init_cfg if c.get('type') != 'Pretrained']
+        if isinstance(node.get('pretrained'), str):
+            node['pretrained'] = None
+
+
+def named_nodes(key: str, node: Any) -> list[tuple[str, dict]]:
+    """Every dict in a nested config with its dotted key, the outer ones first."""
+    if isinstance(node, dict):
+        children = [n for k, value in node.items() for n in named_nodes(f'{key}.{k}', value)]
+        return [(key, node), *children]
+    if isinstance(node, list | tuple):
+        return [n for i, value in enumerate(node) for n in named_nodes(f'{key}.{i}', value)]
+    return []
+
+
+def set_amp(cfg: Config, amp: bool | None) -> None:
+    """Turn automatic mixed precision on or off; None leaves the config's choice.
+
+    Raises:
+        UserError: if it would be on without a GPU, which mmengine's AmpOptimWrapper refuses.
+    """
+    wrapper = cfg.optim_wrapper
+    if amp:
+        wrapper.type = 'AmpOptimWrapper'
+        wrapper.setdefault('loss_scale', 'dynamic')
+    elif amp is False and wrapper.get('type') == 'AmpOptimWrapper':
+        wrapper.type = 'OptimWrapper'
+        for key in ('loss_scale', 'dtype'):
+            wrapper.pop(key, None)
+    if wrapper.get('type') == 'AmpOptimWrapper' and not torch.cuda.is_available():
+        raise UserError('automatic mixed precision needs a GPU: pass --no-amp to train on the CPU')
+
+
+def enable_auto_scale_lr(cfg: Config) -> None:
+    """Scale the learning rate with the batch size that is actually run.
+
+    Raises:
+        UserError: if the config does not say which batch size its learning rate is meant for.
+    """
+    if not cfg.get('auto_scale_lr', {}).get('base_batch_size'):
+        raise UserError(
+            '--auto-scale-lr needs the batch size that the learning rate is meant for: '
+            'pass --cfg-options auto_scale_lr.base_batch_size=N too'
+        )
+    cfg.auto_scale_lr.enable = True
+
+
+def use_default_collate(cfg: Config) -> None:
+    """Batch classification images as tensors, which mmpretrain's own tools do outside its configs."""
+    if cfg.default_scope == 'mmpretrain':
+        for key in ('train_dataloader', 'val_dataloader', 'test_dataloader'):
+            if cfg.get(key):
+                cfg[key].setdefault('collate_fn', dict(type='default_collate'))
+
+
+def enable_drawing(cfg: Config, directory: str) -> None:
+    """Have the test loop draw its predictions into ``directory``; each task has its own switches.
+
+    Raises:
+        UserError: if the config has no visualization hook.
+    """
+    hook = cfg.get('default_hooks', {}).get('visualization')
+    if hook is None:
+        raise UserError('--show-dir needs default_hooks.visualization, which this config lacks')
+    directory = str(Path(directory).absolute())
+    if cfg.default_scope == 'mmpretrain':
+        hook.update(enable=True, out_dir=directory)
+    elif cfg.default_scope == 'mmdet':
+        hook.update(draw=True, test_out_dir=directory)
+    else:
+        hook.update(draw=True, interval=1)
+        cfg.visualizer.save_dir = directory

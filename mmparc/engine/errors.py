@@ -1,0 +1,30 @@
+"""Errors that speak to the person at the command line: one line, the cause, the fix."""
+
+import difflib
+import functools
+import sys
+from collections.abc import Callable, Iterable
+
+
+class UserError(Exception):
+    """Something that the user can mend; the message is one line that names the cause and the fix."""
+
+
+def exit_on_user_error(main: Callable[[], None]) -> Callable[[], None]:
+    """Let ``main`` end with 'error: ...' and exit code 1 on a :class:`UserError`, without a trace."""
+
+    @functools.wraps(main)
+    def wrapped() -> None:
+        try:
+            main()
+        except UserError as error:
+            sys.exit(f'error: {error}')
+
+    return wrapped
+
+
+def suggest(name: str, known: Iterable[str]) -> str:
+    """A hint "did you mean ...?" for a mistyped name, or '' where nothing is close."""
+    by_lower = {candidate.lower(): candidate for candidate in known}
+    close = difflib.get_close_matches(name.lower(), by_lower, n=1, cutoff=0.5)
+    return f"did you mean '{by_lower[close[0]]}'?" if close else ''

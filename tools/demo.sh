@@ -1,0 +1,33 @@
+#!/usr/bin/env bash
+# From nothing to a trained ParC detector: data, training, evaluation, predictions, curves.
+# `make demo` calls it in the environment; SEED (0 by default) is the seed of data and training.
+# Arguments are handed to tools/train.py.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+PYTHON=${PYTHON:-python}
+SEED=${SEED:-0}
+CONFIG=configs/det/convnext/atss_parc-convnext-micro_fpn_tiny.py
+[ "$SEED" = 0 ] && DATA=data/tiny || DATA=data/tiny-seed$SEED
+RUN=work_dirs/demo/$(date +%Y%m%d_%H%M%S)
+
+echo "== data"
+"$PYTHON" tools/make_tiny_data.py --out "$DATA" --tasks det --seed "$SEED"
+echo "== training, into $RUN"
+"$PYTHON" tools/train.py "$CONFIG" --work-dir "$RUN" "$@" \
+    --cfg-options data_root="$DATA/det" randomness.seed="$SEED"
+CHECKPOINT=$(cat "$RUN/last_checkpoint")
+echo "== evaluation of $CHECKPOINT"
+"$PYTHON" tools/test.py "$CONFIG" "$CHECKPOINT" --work-dir "$RUN/test" \
+    --show-dir "$RUN/predictions" --cfg-options data_root="$DATA/det"
+"$PYTHON" tools/analysis/plot_curves.py "$RUN" > /dev/null
+
+cat <<END
+
+box AP50      $("$PYTHON" -c "import json, pathlib, sys
+print(json.loads(max(pathlib.Path(sys.argv[1]).glob('*/*.json')).read_text())['coco/bbox_mAP_50'])" "$RUN/test")
+checkpoint    $CHECKPOINT
+predictions   $RUN/predictions/ (left: annotated, right: predicted)
+curves        $RUN/curves.png
+data          $DATA/det/preview.png
+END

@@ -1,0 +1,72 @@
+#!/usr/bin/env python
+"""Evaluate a checkpoint of any config of the three tasks, and draw its predictions if asked to."""
+
+import argparse
+import os
+
+try:
+    from mmengine.config import DictAction
+    from mmengine.runner import Runner
+
+    from mmparc import engine
+except ImportError as error:
+    raise SystemExit(
+        f'error: {error.name or error} is not installed in this Python: '
+        'run `make env`, then `. .venv/bin/activate`'
+    ) from None
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument('config', help='a path, or an upstream name such as mmdet::retinanet/...py')
+    parser.add_argument(
+        'checkpoint', help="a file, or 'none' for the untrained model: the negative control"
+    )
+    parser.add_argument('--work-dir', help='where the log and the metrics go')
+    parser.add_argument('--show-dir', help='draw the predictions into this directory')
+    parser.add_argument(
+        '--cfg-options',
+        nargs='+',
+        action=DictAction,
+        metavar='KEY=VALUE',
+        help='override config entries; data_root=DIR moves the data set',
+    )
+    parser.add_argument(
+        '--launcher', choices=['none', 'pytorch', 'slurm', 'mpi'], default='none'
+    )
+    parser.add_argument('--local_rank', '--local-rank', type=int, help=argparse.SUPPRESS)
+    return parser.parse_args()
+
+
+@engine.exit_on_user_error
+def main() -> None:
+    args = parse_args()
+    if args.local_rank is not None:
+        os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
+    cfg = engine.load_config(args.config, args.cfg_options)
+    engine.set_work_dir(cfg, args.config, args.work_dir)
+    cfg.launcher = args.launcher
+    untrained = args.checkpoint == 'none'
+    cfg.resume = False
+    cfg.load_from = None if untrained else args.checkpoint
+    if args.show_dir:
+        engine.enable_drawing(cfg, args.show_dir)
+    if untrained:
+        engine.drop_pretrained(cfg)
+
+    engine.check_model_types(cfg)
+    engine.check_data(cfg, 'test_dataloader')
+    if not untrained and '://' not in args.checkpoint and not os.path.isfile(args.checkpoint):
+        raise engine.UserError(f"there is no checkpoint '{args.checkpoint}' to test")
+
+    engine.use_default_collate(cfg)
+    engine.allow_mmengine_checkpoints()
+    engine.avoid_missing_cuda_ops(cfg)
+    runner = Runner.from_cfg(cfg)
+    if untrained:
+        runner.model.init_weights()
+    runner.test()
+
+
+if __name__ == '__main__':
+    main()

@@ -1,0 +1,92 @@
+#!/usr/bin/env python
+"""Train any config of the three tasks: classification, detection, segmentation.
+
+The task follows from the config's default_scope; a run goes to work_dirs/<task>/<config stem>/.
+"""
+
+import argparse
+import os
+
+try:
+    from mmengine.config import DictAction
+    from mmengine.runner import Runner
+
+    from mmparc import engine
+except ImportError as error:
+    raise SystemExit(
+        f'error: {error.name or error} is not installed in this Python: '
+        'run `make env`, then `. .venv/bin/activate`'
+    ) from None
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument('config', help='a path, or an upstream name such as mmdet::retinanet/...py')
+    parser.add_argument('--work-dir', help='where logs and checkpoints go')
+    parser.add_argument(
+        '--resume',
+        nargs='?',
+        const='auto',
+        metavar='CKPT',
+        help="go on from CKPT, or from the work directory's latest checkpoint",
+    )
+    parser.add_argument(
+        '--amp',
+        action=argparse.BooleanOptionalAction,
+        help="mixed precision on or off, instead of the config's choice",
+    )
+    parser.add_argument(
+        '--auto-scale-lr',
+        action='store_true',
+        help='scale the learning rate with the actual batch size',
+    )
+    parser.add_argument(
+        '--no-pretrained',
+        action='store_true',
+        help='start from random weights where the config names a pretrained checkpoint',
+    )
+    parser.add_argument(
+        '--cfg-options',
+        nargs='+',
+        action=DictAction,
+        metavar='KEY=VALUE',
+        help='override config entries; data_root=DIR moves the data set',
+    )
+    parser.add_argument(
+        '--launcher', choices=['none', 'pytorch', 'slurm', 'mpi'], default='none'
+    )
+    parser.add_argument('--local_rank', '--local-rank', type=int, help=argparse.SUPPRESS)
+    return parser.parse_args()
+
+
+@engine.exit_on_user_error
+def main() -> None:
+    args = parse_args()
+    if args.local_rank is not None:
+        os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
+    cfg = engine.load_config(args.config, args.cfg_options)
+    engine.set_work_dir(cfg, args.config, args.work_dir)
+    cfg.launcher = args.launcher
+    engine.set_amp(cfg, args.amp)
+    if args.auto_scale_lr:
+        engine.enable_auto_scale_lr(cfg)
+    if args.no_pretrained:
+        engine.drop_pretrained(cfg)
+    if args.resume is not None:
+        cfg.resume = True
+        cfg.load_from = None if args.resume == 'auto' else args.resume
+
+    engine.check_model_types(cfg)
+    engine.check_pretrained(cfg)
+    engine.check_data(cfg, 'train_dataloader', 'val_dataloader')
+    if cfg.get('load_from') and '://' not in cfg.load_from and not os.path.isfile(cfg.load_from):
+        raise engine.UserError(f"there is no checkpoint '{cfg.load_from}' to load")
+
+    engine.use_default_collate(cfg)
+    engine.allow_mmengine_checkpoints()
+    engine.avoid_missing_cuda_ops(cfg)
+    Runner.from_cfg(cfg).train()
+
+
+if __name__ == '__main__':
+    main()
