@@ -31,9 +31,7 @@ def parse_args() -> argparse.Namespace:
         metavar='KEY=VALUE',
         help='override config entries; data_root=DIR moves the data set',
     )
-    parser.add_argument(
-        '--launcher', choices=['none', 'pytorch', 'slurm', 'mpi'], default='none'
-    )
+    parser.add_argument('--launcher', choices=['none', 'pytorch', 'slurm', 'mpi'], default='none')
     parser.add_argument('--local_rank', '--local-rank', type=int, help=argparse.SUPPRESS)
     return parser.parse_args()
 

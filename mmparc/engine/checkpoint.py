@@ -14,7 +14,7 @@ _STATISTICS = ('current', 'max', 'mean', 'min')
 
 
 def _statistic(owner: type, name: str):
-    """Stands in for builtins.getattr while a checkpoint is read: HistoryBuffer's statistics only."""
+    """Stands in for builtins.getattr in a checkpoint: HistoryBuffer's statistics only."""
     if owner is not HistoryBuffer or name not in _STATISTICS:
         raise ValueError(f'a checkpoint may not reach {name!r} of {owner!r}')
     return getattr(HistoryBuffer, name)

@@ -57,7 +57,7 @@ def check_data(cfg: Config, *loaders: str) -> None:
             ann_file = dataset.get('ann_file')
             if ann_file and not Path(root, ann_file).exists():
                 raise UserError(
-                    f"the data root '{root}' has no '{ann_file}' ({loader}): complete the data set, "
+                    f"the data root '{root}' has no '{ann_file}' ({loader}): complete it, "
                     'or say where another is with --cfg-options data_root=DIR'
                 )
 

@@ -34,8 +34,10 @@ def load_config(name: str, options: dict[str, Any] | None = None) -> Config:
         known = [str(path) for path in Path('configs').glob('[!_]*/**/*.py')]
         hint = suggest(name, known) or 'pass the path of a .py file, or an upstream name mmdet::...'
         raise UserError(f"there is no config '{name}': {hint}")
-    if cfg.get('default_scope') not in TASKS:
-        raise UserError(f"'{name}' sets no default_scope of {', '.join(TASKS)}: it is no full config")
+    if cfg.get('default_scope') not in TASKS or 'model' not in cfg:
+        raise UserError(
+            f"'{name}' is no full config: it needs a model and a default_scope of {', '.join(TASKS)}"
+        )
     if options:
         old_root = _data_root(cfg)
         cfg.merge_from_dict(options)
@@ -55,9 +57,7 @@ def _load_upstream(name: str) -> Config:
         known = [p.relative_to(configs).as_posix() for p in configs.glob('[!_]*/**/*.py')]
         hint = suggest(relative, known) or f'the configs lie in {configs}'
         raise UserError(f"{package} ships no config '{relative}': {hint}")
-    cfg = get_config(name)
-    cfg._cfg_dict.setdefault('default_scope', package)
-    return cfg
+    return get_config(name)
 
 
 def _data_root(cfg: Config) -> str | None:
@@ -163,7 +163,7 @@ def enable_auto_scale_lr(cfg: Config) -> None:
 
 
 def use_default_collate(cfg: Config) -> None:
-    """Batch classification images as tensors, which mmpretrain's own tools do outside its configs."""
+    """Batch classification images as tensors, as mmpretrain's own tools do."""
     if cfg.default_scope == 'mmpretrain':
         for key in ('train_dataloader', 'val_dataloader', 'test_dataloader'):
             if cfg.get(key):
@@ -181,7 +181,7 @@ def enable_drawing(cfg: Config, directory: str) -> None:
         raise UserError('--show-dir needs default_hooks.visualization, which this config lacks')
     directory = str(Path(directory).absolute())
     if cfg.default_scope == 'mmpretrain':
-        hook.update(enable=True, out_dir=directory)
+        hook.update(enable=True, interval=1, out_dir=directory)
     elif cfg.default_scope == 'mmdet':
         hook.update(draw=True, test_out_dir=directory)
     else:

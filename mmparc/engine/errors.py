@@ -7,11 +7,11 @@ from collections.abc import Callable, Iterable
 
 
 class UserError(Exception):
-    """Something that the user can mend; the message is one line that names the cause and the fix."""
+    """Something that the user can mend; the message is one line, the cause and the fix."""
 
 
 def exit_on_user_error(main: Callable[[], None]) -> Callable[[], None]:
-    """Let ``main`` end with 'error: ...' and exit code 1 on a :class:`UserError`, without a trace."""
+    """Let ``main`` end a :class:`UserError` with 'error: ...' and exit code 1, not a trace."""
 
     @functools.wraps(main)
     def wrapped() -> None:

@@ -40,7 +40,8 @@ def parc(
 
     For ``axis='h'`` and n = H::
 
-        y[b, o, i, j] = bias[o] + sum_c sum_k w[o, c, k] * (x + p)[b, first(o) + c, (i + k) mod n, j]
+        y[b, o, i, j] = bias[o]
+            + sum_c sum_k w[o, c, k] * (x + p)[b, first(o) + c, (i + k) mod n, j]
 
     The kernel is neither flipped nor centred. Where K differs from n, ``weight`` and ``pos_embed``
     are first resized along the axis, see :func:`resize_taps`. Under autocast the operands are
@@ -133,7 +134,8 @@ def _check(
         raise ValueError(
             f'pos_embed must be ({in_channels}, {length}), got {tuple(pos_embed.shape)}'
         )
-    if not torch.is_autocast_enabled(input.device.type):
+    # A float64 input is left alone by autocast, as it is in a convolution.
+    if not torch.is_autocast_enabled(input.device.type) or input.dtype == torch.float64:
         for name, tensor in (('weight', weight), ('bias', bias), ('pos_embed', pos_embed)):
             if tensor is not None and tensor.dtype != input.dtype:
                 raise ValueError(f'{name} is {tensor.dtype}, the input {input.dtype}')

@@ -10,9 +10,7 @@ _base_ = [
 data_preprocessor = _base_.tiny_data_preprocessor
 model = dict(
     backbone=dict(_delete_=True, **_base_.plain),
-    head=dict(
-        num_classes=len(_base_.tiny_classes), in_channels=_base_.channels[-1], topk=(1,)
-    ),
+    head=dict(num_classes=len(_base_.tiny_classes), in_channels=_base_.channels[-1], topk=(1,)),
     train_cfg=None,
 )
 train_dataloader = _base_.tiny_train_dataloader
@@ -29,9 +27,7 @@ optim_wrapper = dict(
 )
 param_scheduler = [
     dict(type='LinearLR', start_factor=0.01, by_epoch=False, begin=0, end=50),
-    dict(
-        type='CosineAnnealingLR', T_max=max_epochs, by_epoch=True, convert_to_iter_based=True
-    ),
+    dict(type='CosineAnnealingLR', T_max=max_epochs, by_epoch=True, convert_to_iter_based=True),
 ]
 auto_scale_lr = dict(base_batch_size=32)
 default_hooks = dict(

@@ -8,6 +8,7 @@ _base_ = [
 ]
 
 model = dict(
+    data_preprocessor=dict(size_divisor=32),
     backbone=dict(
         _delete_=True, **_base_.plain, out_indices=[0, 1, 2, 3], gap_before_final_norm=False
     ),

@@ -1,0 +1,256 @@
+"""Every config of the three tasks: that it is a short diff on its plain twin, and that it trains.
+
+The training step is what the Runner would do: the unmodified model, its data preprocessor, its own
+optimizer and parameter groups. Only pretrained weights and mixed precision are off, and images are
+small.
+"""
+
+import copy
+import functools
+from typing import Any
+
+import pytest
+import torch
+from helpers import ROOT
+from mmdet.testing import demo_mm_inputs
+from mmengine.config import Config
+from mmengine.hub import get_config
+from mmengine.model import revert_sync_batchnorm
+from mmengine.optim import OptimWrapper, build_optim_wrapper
+from mmengine.registry import MODELS, DefaultScope
+from mmengine.structures import PixelData
+from mmpretrain.structures import DataSample
+from mmseg.structures import SegDataSample
+from torch import nn
+
+from mmparc import engine
+
+SCOPES = {'cls': 'mmpretrain', 'det': 'mmdet', 'seg': 'mmseg'}
+CONFIGS = ROOT / 'configs'
+LEAVES = sorted(
+    path.relative_to(CONFIGS).as_posix()
+    for task in SCOPES
+    for path in CONFIGS.glob(f'{task}/**/*.py')
+)
+PARC = [leaf for leaf in LEAVES if 'parc-' in leaf]
+# The steps of these take some seconds each.
+SLOW = ('mask-rcnn_', '_ade20k-')
+# mmseg's layer-decay constructor, which ConvNeXt's ADE20K recipe uses, knows no custom_keys.
+WITHOUT_CUSTOM_KEYS = ['seg/convnext/parc-convnext-xt_upernet_8xb2-amp-160k_ade20k-512x512.py']
+
+each_leaf = pytest.mark.parametrize('leaf', LEAVES)
+each_parc_leaf = pytest.mark.parametrize('leaf', PARC)
+
+
+def plain_twin(leaf: str) -> str:
+    return leaf.replace('parc-', '', 1)
+
+
+@functools.cache
+def parsed(leaf: str) -> Config:
+    return Config.fromfile(CONFIGS / leaf)
+
+
+def load(leaf: str) -> Config:
+    return copy.deepcopy(parsed(leaf))
+
+
+def differences(a: Any, b: Any, key: str = '') -> set[str]:
+    """The dotted keys at which two nested configs differ."""
+    if isinstance(a, dict) and isinstance(b, dict):
+        pairs = {k: (a.get(k, Ellipsis), b.get(k, Ellipsis)) for k in {*a, *b}}
+    elif isinstance(a, list | tuple) and isinstance(b, list | tuple) and len(a) == len(b):
+        pairs = dict(enumerate(zip(a, b)))
+    else:
+        return set() if a == b else {key.removeprefix('.')}
+    return {found for k, (x, y) in pairs.items() for found in differences(x, y, f'{key}.{k}')}
+
+
+def fetched(node: Any) -> list[str]:
+    """Every string in a nested config that mmengine would download as a checkpoint."""
+    if isinstance(node, dict):
+        node = list(node.values())
+    if isinstance(node, list | tuple):
+        return [found for value in node for found in fetched(value)]
+    return [node] if isinstance(node, str) and '://' in node else []
+
+
+def small_batch(cfg: Config) -> dict:
+    """A batch as the data loader gives it; for detection with objects that suit every level."""
+    if cfg.default_scope == 'mmdet':
+        # Each object gives a mask head some RoIs, which take their time.
+        size, items = (64, 3) if 'roi_head' in cfg.model else (128, 12)
+        shape, classes = (3, size, size), 8
+        return demo_mm_inputs(2, shape, [items] * 2, num_classes=classes, with_mask=True)
+    size, count = 64, 4
+    images = [torch.randint(0, 256, (3, size, size), dtype=torch.uint8) for _ in range(count)]
+    if cfg.default_scope == 'mmpretrain':
+        samples = [DataSample().set_gt_label(label) for label in range(count)]
+    else:
+        samples = [
+            SegDataSample(
+                metainfo=dict(img_shape=(size, size), ori_shape=(size, size)),
+                gt_sem_seg=PixelData(data=torch.randint(0, 9, (1, size, size))),
+            )
+            for _ in range(count)
+        ]
+    return dict(inputs=images, data_samples=samples)
+
+
+def build(cfg: Config) -> nn.Module:
+    """The model as the Runner builds it on one device, initialised, without pretrained weights."""
+    engine.drop_pretrained(cfg)
+    if cfg.get('data_preprocessor'):
+        cfg.model.setdefault('data_preprocessor', cfg.data_preprocessor)
+    model = MODELS.build(cfg.model)
+    model.init_weights()
+    return revert_sync_batchnorm(model)
+
+
+def build_optimizer(cfg: Config, model: nn.Module) -> OptimWrapper:
+    engine.set_amp(cfg, False)
+    return build_optim_wrapper(model, cfg.optim_wrapper)
+
+
+# What they are
+
+
+def test_the_configs_are_found() -> None:
+    for task in SCOPES:
+        assert len([leaf for leaf in LEAVES if leaf.startswith(f'{task}/')]) >= 4
+    assert len(LEAVES) >= 2 * len(PARC) >= 12
+
+
+@each_leaf
+def test_parses_and_dumps(leaf: str) -> None:
+    cfg = load(leaf)
+    again = Config.fromstring(cfg.dump(), '.py')
+    assert not differences(again.to_dict(), cfg.to_dict())
+    assert again.model.backbone.type and again.train_cfg and again.train_dataloader
+
+
+@each_leaf
+def test_lies_where_it_belongs(leaf: str) -> None:
+    task, family, name = leaf.split('/')
+    assert load(leaf).default_scope == SCOPES[task]
+    assert family.replace('_', '-') in name
+
+
+@each_parc_leaf
+def test_differs_from_its_twin_in_the_backbone_alone(leaf: str) -> None:
+    parc, plain = load(leaf).to_dict(), load(plain_twin(leaf)).to_dict()
+    found = differences(parc, plain)
+    assert 'model.backbone.type' in found
+    assert all(key.startswith('model.backbone.') for key in found), found
+
+
+@pytest.mark.parametrize(
+    'key, value',
+    [
+        ('model.backbone_norm', True),
+        ('optim_wrapper.optimizer.lr', 1.0),
+        ('train_dataloader.dataset.pipeline.0.type', 'Nothing'),
+        ('another_hook', dict(type='EMAHook')),
+    ],
+)
+@each_parc_leaf
+def test_another_difference_is_noticed(leaf: str, key: str, value: object) -> None:
+    parc, plain = load(leaf), load(plain_twin(leaf))
+    before = differences(parc.to_dict(), plain.to_dict())
+    parc.merge_from_dict({key: value})
+    assert differences(parc.to_dict(), plain.to_dict()) - before == {key}
+
+
+@each_leaf
+def test_fetches_nothing(leaf: str) -> None:
+    cfg = load(leaf)
+    assert not fetched(cfg.model.to_dict()) and not cfg.get('load_from')
+
+
+@pytest.mark.parametrize(
+    'name, expected',
+    [
+        ('mmdet::retinanet/retinanet_r50_fpn_1x_coco.py', 'torchvision://resnet50'),
+        (
+            'mmseg::pspnet/pspnet_r50-d8_4xb2-40k_cityscapes-512x1024.py',
+            'open-mmlab://resnet50_v1c',
+        ),
+    ],
+)
+def test_what_upstream_fetches_is_noticed(name: str, expected: str) -> None:
+    assert fetched(get_config(name).model.to_dict()) == [expected]
+
+
+# That they train
+
+
+@pytest.mark.parametrize(
+    'leaf',
+    [
+        pytest.param(leaf, marks=pytest.mark.slow if any(s in leaf for s in SLOW) else ())
+        for leaf in LEAVES
+    ],
+)
+def test_a_training_step_moves_every_parameter(leaf: str) -> None:
+    cfg = load(leaf)
+    with DefaultScope.overwrite_default_scope(cfg.default_scope):
+        model = build(cfg).train()
+        optimizer = build_optimizer(cfg, model)
+        batch = small_batch(cfg)
+        if getattr(model.data_preprocessor, 'size', None):  # mmseg's crop size, which it pads to
+            model.data_preprocessor.size = batch['inputs'][0].shape[-2:]
+        before = {name: p.detach().clone() for name, p in model.named_parameters()}
+        gradients = {}
+
+        def look(*_) -> None:
+            gradients.update({name: p.grad.clone() for name, p in named if p.grad is not None})
+
+        named = list(model.named_parameters())
+        optimizer.optimizer.register_step_pre_hook(look)
+        losses = model.train_step(batch, optimizer)
+
+    assert all(torch.isfinite(value).all() for value in losses.values())
+    assert all(p.requires_grad for _, p in named)
+    assert {name for name, _ in named} == set(gradients), 'parameters without a gradient'
+    # However small: behind a layer scale of 1e-6 float32 still resolves a gradient of 1e-10.
+    assert not [name for name, g in gradients.items() if not torch.isfinite(g).all()]
+    assert not [name for name, g in gradients.items() if not g.any()]
+    assert not [name for name, p in named if torch.equal(p, before[name])]
+    kinds = {
+        name.rpartition('.')[2] for name in gradients if '.conv_h.' in name or '.conv_w.' in name
+    }
+    assert kinds == ({'weight', 'bias', 'pos_embed'} if leaf in PARC else set())
+
+
+@each_parc_leaf
+def test_embeddings_are_not_decayed(leaf: str) -> None:
+    cfg = load(leaf)
+    with DefaultScope.overwrite_default_scope(cfg.default_scope):
+        model = build(cfg)
+        optimizer = build_optimizer(cfg, model)
+    decays = {
+        id(p): group['weight_decay']
+        for group in optimizer.optimizer.param_groups
+        for p in group['params']
+    }
+    layers = [m for m in model.modules() if type(m).__name__ == 'ParCConv']
+    assert layers and set(decays) == {id(p) for p in model.parameters()}
+    expected = cfg.optim_wrapper.optimizer.weight_decay
+    assert expected > 0
+    assert {decays[id(m.weight)] for m in layers} == {expected}
+    embeddings = {decays[id(m.pos_embed)] for m in layers}
+    assert embeddings == ({expected} if leaf in WITHOUT_CUSTOM_KEYS else {0.0})
+
+
+@pytest.mark.parametrize(
+    'leaf, count',
+    [
+        ('cls/convnext/parc-convnext-xt_32xb128_in1k.py', 7_412_824),
+        ('cls/convnext/convnext-xt_32xb128_in1k.py', 7_438_360),
+    ],
+)
+def test_parameters_as_published(leaf: str, count: int) -> None:
+    cfg = load(leaf)
+    with DefaultScope.overwrite_default_scope(cfg.default_scope):
+        model = build(cfg)
+    assert sum(p.numel() for p in model.parameters()) == count
