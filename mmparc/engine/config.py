@@ -36,7 +36,7 @@ def load_config(name: str, options: dict[str, Any] | None = None) -> Config:
         raise UserError(f"there is no config '{name}': {hint}")
     if cfg.get('default_scope') not in TASKS or 'model' not in cfg:
         raise UserError(
-            f"'{name}' is no full config: it needs a model and a default_scope of {', '.join(TASKS)}"
+            f"'{name}' is no full config: it lacks a model or a default_scope ({', '.join(TASKS)})"
         )
     if options:
         old_root = _data_root(cfg)
