@@ -5,7 +5,6 @@ import argparse
 import os
 
 try:
-    from mmengine.config import DictAction
     from mmengine.runner import Runner
 
     from mmparc import engine
@@ -18,32 +17,18 @@ except ImportError as error:
 
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument('config', help='a path, or an upstream name such as mmdet::retinanet/...py')
+    engine.add_arguments(parser)
     parser.add_argument(
         'checkpoint', help="a file, or 'none' for the untrained model: the negative control"
     )
-    parser.add_argument('--work-dir', help='where the log and the metrics go')
     parser.add_argument('--show-dir', help='draw the predictions into this directory')
-    parser.add_argument(
-        '--cfg-options',
-        nargs='+',
-        action=DictAction,
-        metavar='KEY=VALUE',
-        help='override config entries; data_root=DIR moves the data set',
-    )
-    parser.add_argument('--launcher', choices=['none', 'pytorch', 'slurm', 'mpi'], default='none')
-    parser.add_argument('--local_rank', '--local-rank', type=int, help=argparse.SUPPRESS)
     return parser.parse_args()
 
 
 @engine.exit_on_user_error
 def main() -> None:
     args = parse_args()
-    if args.local_rank is not None:
-        os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
-    cfg = engine.load_config(args.config, args.cfg_options)
-    engine.set_work_dir(cfg, args.config, args.work_dir)
-    cfg.launcher = args.launcher
+    cfg = engine.config_of(args)
     untrained = args.checkpoint == 'none'
     cfg.resume = False
     cfg.load_from = None if untrained else args.checkpoint

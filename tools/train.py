@@ -8,7 +8,6 @@ import argparse
 import os
 
 try:
-    from mmengine.config import DictAction
     from mmengine.runner import Runner
 
     from mmparc import engine
@@ -21,8 +20,7 @@ except ImportError as error:
 
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument('config', help='a path, or an upstream name such as mmdet::retinanet/...py')
-    parser.add_argument('--work-dir', help='where logs and checkpoints go')
+    engine.add_arguments(parser)
     parser.add_argument(
         '--resume',
         nargs='?',
@@ -45,26 +43,13 @@ def parse_args() -> argparse.Namespace:
         action='store_true',
         help='start from random weights where the config names a pretrained checkpoint',
     )
-    parser.add_argument(
-        '--cfg-options',
-        nargs='+',
-        action=DictAction,
-        metavar='KEY=VALUE',
-        help='override config entries; data_root=DIR moves the data set',
-    )
-    parser.add_argument('--launcher', choices=['none', 'pytorch', 'slurm', 'mpi'], default='none')
-    parser.add_argument('--local_rank', '--local-rank', type=int, help=argparse.SUPPRESS)
     return parser.parse_args()
 
 
 @engine.exit_on_user_error
 def main() -> None:
     args = parse_args()
-    if args.local_rank is not None:
-        os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
-    cfg = engine.load_config(args.config, args.cfg_options)
-    engine.set_work_dir(cfg, args.config, args.work_dir)
-    cfg.launcher = args.launcher
+    cfg = engine.config_of(args)
     engine.set_amp(cfg, args.amp)
     if args.auto_scale_lr:
         engine.enable_auto_scale_lr(cfg)

@@ -1,5 +1,6 @@
 """What stands between a command line and mmengine's Runner, for all three tasks."""
 
+from .arguments import add_arguments, config_of
 from .checkpoint import allow_mmengine_checkpoints
 from .checks import check_data, check_model_types, check_pretrained
 from .config import (
@@ -16,11 +17,13 @@ from .errors import UserError, exit_on_user_error
 
 __all__ = [
     'UserError',
+    'add_arguments',
     'allow_mmengine_checkpoints',
     'avoid_missing_cuda_ops',
     'check_data',
     'check_model_types',
     'check_pretrained',
+    'config_of',
     'drop_pretrained',
     'enable_auto_scale_lr',
     'enable_drawing',
