@@ -7,9 +7,9 @@ from torch import Tensor
 def choose_backend(input: Tensor, taps: Tensor, *, axis: str, groups: int) -> str:
     """Name the backend that is likely the fastest for these shapes.
 
-    A simple rule, read off timings on two CPU cores in float32: the convolution wins while the
-    kernel is about as short as an ordinary one, the circulant product up to a few hundred taps
-    where channels stay apart, and the FFT beyond and for dense kernels.
+    A simple rule, drawn through a handful of float32 timings on two CPU cores and not itself
+    measured: the convolution while the kernel is about as short as an ordinary one, the circulant
+    product up to a few hundred taps where channels stay apart, the FFT beyond and if dense.
 
     Args:
         input: (B, C_in, H, W).
