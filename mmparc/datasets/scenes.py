@@ -1,8 +1,8 @@
 """Draws one made scene: textured background, clutter, and objects told apart by their shape alone.
 
 Everything is painted back to front, so that what is painted later hides what lies below, and an
-object's mask is exactly what is still visible of it. Colour, texture, size and rotation are drawn
-without looking at the class. Lengths are in pixels, images are BGR as OpenCV has them, and every
+object's mask is exactly what is still visible of it. Objects stand upright, give or take a tilt, as
+most things in photographs do; colour, texture, size and tilt are drawn without looking at the class. Lengths are in pixels, images are BGR as OpenCV has them, and every
 choice comes from the caller's random generator.
 """
 
@@ -34,6 +34,7 @@ class Difficulty:
     over: float  # share of the clutter that is painted among the objects, not below them
     overlap: float  # chance that a thing is placed close to an object already there
     min_visible: float  # share of its whole area that stays visible of every object
+    tilt: float  # degrees by which an object leans at most, either way
     contrast: float  # difference in brightness between an object and its surroundings
     object_texture: float  # amplitude
     background_texture: float
@@ -41,9 +42,9 @@ class Difficulty:
 
 
 DIFFICULTIES = {
-    'easy': Difficulty((1, 3), (2, 4), 0.15, 0.3, 0.75, 75, 12, 18, 2),
-    'normal': Difficulty((2, 5), (3, 7), 0.25, 0.4, 0.65, 60, 16, 22, 4),
-    'hard': Difficulty((3, 8), (8, 16), 0.4, 0.6, 0.4, 28, 28, 35, 11),
+    'easy': Difficulty((1, 3), (2, 4), 0.15, 0.3, 0.75, 10, 75, 12, 18, 2),
+    'normal': Difficulty((2, 5), (3, 7), 0.25, 0.4, 0.65, 20, 60, 16, 22, 4),
+    'hard': Difficulty((3, 8), (8, 16), 0.4, 0.6, 0.4, 180, 28, 28, 35, 11),
 }
 
 
@@ -75,13 +76,16 @@ class Scene:
 
 @cache
 def outline(label: int) -> list[np.ndarray]:
-    """The outlines of a class as (N, 2) xy points in a circle of radius 0.5; a second is a hole."""
+    """The outlines of a class, upright, as (N, 2) xy points in a circle of radius 0.5, y downwards.
+
+    A second outline is a hole.
+    """
     name = CLASSES[label]
     if name == 'disc':
         return [CIRCLE]
     if name == 'ring':
         return [CIRCLE, 0.55 * CIRCLE]
-    if name == 'crescent':  # the circle, less a smaller one that reaches over its right edge
+    if name == 'crescent':  # the circle, less a smaller one that reaches over its upper edge
         centre, radius = 0.25, 0.42
         x = (0.25 + centre**2 - radius**2) / (2 * centre)  # where the two circles meet
         outer, inner = np.arccos(x / 0.5), np.arccos((x - centre) / radius)
@@ -89,7 +93,7 @@ def outline(label: int) -> list[np.ndarray]:
         inner = np.linspace(2 * np.pi - inner, inner, 48)
         points = 0.5 * np.stack([np.cos(outer), np.sin(outer)], 1)
         bite = radius * np.stack([np.cos(inner), np.sin(inner)], 1) + [centre, 0]
-        return [np.concatenate([points, bite[1:-1]])]
+        return [np.concatenate([points, bite[1:-1]])[:, ::-1] * [1, -1]]
     if name == 'heart':
         x = 16 * np.sin(TURN) ** 3
         y = -(13 * np.cos(TURN) - 5 * np.cos(2 * TURN) - 2 * np.cos(3 * TURN) - np.cos(4 * TURN))
@@ -104,7 +108,8 @@ def outline(label: int) -> list[np.ndarray]:
     else:
         radii = np.full({'square': 4, 'triangle': 3}[name], 0.5)
     turn = np.linspace(0, 2 * np.pi, len(radii), endpoint=False)
-    return [radii[:, None] * np.stack([np.cos(turn), np.sin(turn)], 1)]
+    turn += np.pi / 4 if name == 'square' else 0  # a side below; the others' first corner on top
+    return [radii[:, None] * np.stack([np.sin(turn), -np.cos(turn)], 1)]
 
 
 def draw_scene(
@@ -157,7 +162,7 @@ def draw_scene(
             margin = 0.3 * diameter if is_object else 0.0
             centre = _position(rng, size, margin, objects, level.overlap)
             if is_object:
-                cover, area = _shape(rng, size, centre, diameter, label)
+                cover, area = _shape(rng, size, centre, diameter, label, level.tilt)
             else:
                 cover, area = _clutter(rng, size, centre, diameter), 0.0
             hides = cover >= 0.5
@@ -289,16 +294,21 @@ def _fill(size: tuple[int, int], outlines: list[np.ndarray]) -> np.ndarray:
     return cover
 
 
-def _rotation(rng: np.random.Generator) -> np.ndarray:
-    turn = rng.uniform(0, 2 * np.pi)
+def _rotation(rng: np.random.Generator, tilt: float = 180) -> np.ndarray:
+    turn = np.deg2rad(rng.uniform(-tilt, tilt))
     return np.array([[np.cos(turn), np.sin(turn)], [-np.sin(turn), np.cos(turn)]])
 
 
 def _shape(
-    rng: np.random.Generator, size: tuple[int, int], centre: np.ndarray, diameter: float, label: int
+    rng: np.random.Generator,
+    size: tuple[int, int],
+    centre: np.ndarray,
+    diameter: float,
+    label: int,
+    tilt: float,
 ) -> tuple[np.ndarray, float]:
     """An object's coverage (H, W) and its whole area in pixels."""
-    rotation = _rotation(rng)
+    rotation = _rotation(rng, tilt)
     outlines = [centre + diameter * line @ rotation for line in outline(label)]
     areas = [cv2.contourArea(line.astype(np.float32)) for line in outlines]
     return _fill(size, outlines), areas[0] - sum(areas[1:])

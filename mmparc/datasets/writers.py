@@ -34,7 +34,7 @@ from pycocotools import mask as rle
 from mmparc.datasets.preview import draw_preview
 from mmparc.datasets.scenes import CLASSES, DIFFICULTIES, draw_scene
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 SPLITS = ('train', 'val')
 VAL_ID = 1_000_001  # the first image id of det's val split; train's is 1
 

@@ -21,7 +21,7 @@ tiny_train_dataloader = dict(
         split='train',
         pipeline=[
             dict(type='LoadImageFromFile'),
-            dict(type='RandomFlip', prob=0.5, direction=['horizontal', 'vertical']),
+            dict(type='RandomFlip', prob=0.5),
             dict(type='PackInputs'),
         ],
     ),

@@ -22,7 +22,7 @@ tiny_train_dataloader = dict(
         pipeline=[
             dict(type='LoadImageFromFile'),
             dict(type='LoadAnnotations', reduce_zero_label=True),
-            dict(type='RandomFlip', prob=[0.3, 0.3], direction=['horizontal', 'vertical']),
+            dict(type='RandomFlip', prob=0.5),
             dict(type='PackSegInputs'),
         ],
     ),
