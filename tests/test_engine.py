@@ -22,7 +22,7 @@ from mmparc import engine
 from mmparc.engine import device
 
 CLS = 'configs/cls/convnext/parc-convnext-micro_tiny.py'
-DET = 'configs/det/convnext/atss_parc-convnext-micro_fpn_tiny.py'
+DET = 'configs/det/convnext/centernet-update_parc-convnext-micro_hrfpn_tiny.py'
 SEG = 'configs/seg/convnext/parc-convnext-micro_upernet_tiny.py'
 MASK_RCNN = 'configs/det/convnext/mask-rcnn_parc-convnext-xt_fpn_1x_coco.py'
 ADE = 'configs/seg/convnext/parc-convnext-xt_upernet_8xb2-amp-160k_ade20k-512x512.py'
@@ -183,7 +183,7 @@ def test_data_root_of_a_config_without_one(tmp_path: Path) -> None:
     'name, expected',
     [
         (CLS, 'work_dirs/cls/parc-convnext-micro_tiny'),
-        (DET, 'work_dirs/det/atss_parc-convnext-micro_fpn_tiny'),
+        (DET, 'work_dirs/det/centernet-update_parc-convnext-micro_hrfpn_tiny'),
         (SEG, 'work_dirs/seg/parc-convnext-micro_upernet_tiny'),
         (RETINANET, 'work_dirs/det/retinanet_r50_fpn_1x_coco'),
     ],

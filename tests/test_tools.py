@@ -19,7 +19,7 @@ from mmengine.config import Config
 
 CONFIGS = {
     'cls': ROOT / 'configs/cls/convnext/parc-convnext-micro_tiny.py',
-    'det': ROOT / 'configs/det/convnext/atss_parc-convnext-micro_fpn_tiny.py',
+    'det': ROOT / 'configs/det/convnext/centernet-update_parc-convnext-micro_hrfpn_tiny.py',
     'seg': ROOT / 'configs/seg/convnext/parc-convnext-micro_upernet_tiny.py',
 }
 MASK_RCNN = ROOT / 'configs/det/convnext/mask-rcnn_parc-convnext-xt_fpn_1x_coco.py'
@@ -197,7 +197,7 @@ def test_tensorboard_as_the_readme_says(data, tmp_path: Path) -> None:
 @pytest.mark.parametrize('tool', ['tools/train.py', 'tools/test.py'])
 def test_wrong_config(tool: str, tmp_path: Path) -> None:
     (tmp_path / 'configs').symlink_to(ROOT / 'configs')
-    wrong = 'configs/det/convnext/atss_parc-convnext-mirco_fpn_tiny.py'
+    wrong = 'configs/det/convnext/centernet-update_parc-convnext-mirco_hrfpn_tiny.py'
     checkpoint = ['none'] if tool == 'tools/test.py' else []
     line = error_line(tool, wrong, *checkpoint, cwd=tmp_path, fresh=tool == 'tools/train.py')
     assert wrong in line and f"did you mean '{wrong.replace('mirco', 'micro')}'?" in line

@@ -7,7 +7,7 @@ cd "$(dirname "$0")/.."
 
 PYTHON=${PYTHON:-python}
 SEED=${SEED:-0}
-CONFIG=configs/det/convnext/atss_parc-convnext-micro_fpn_tiny.py
+CONFIG=configs/det/convnext/centernet-update_parc-convnext-micro_hrfpn_tiny.py
 [ "$SEED" = 0 ] && DATA=data/tiny || DATA=data/tiny-seed$SEED
 RUN=work_dirs/demo/$(date +%Y%m%d_%H%M%S)
 
