@@ -43,6 +43,13 @@ def parse_args() -> argparse.Namespace:
         action='store_true',
         help='start from random weights where the config names a pretrained checkpoint',
     )
+    parser.add_argument(
+        '--min-loaded',
+        type=float,
+        default=0.9,
+        metavar='SHARE',
+        help='the least share of a pretrained checkpoint that has to fit the model (0.9)',
+    )
     return parser.parse_args()
 
 
@@ -68,7 +75,10 @@ def main() -> None:
     engine.use_default_collate(cfg)
     engine.allow_mmengine_checkpoints()
     engine.avoid_missing_cuda_ops(cfg)
-    Runner.from_cfg(cfg).train()
+    runner = Runner.from_cfg(cfg)
+    if args.resume is None:
+        engine.check_loaded_share(runner.model, cfg.get('load_from'), args.min_loaded)
+    runner.train()
 
 
 if __name__ == '__main__':

@@ -2,8 +2,9 @@
 
 Everything is painted back to front, so that what is painted later hides what lies below, and an
 object's mask is exactly what is still visible of it. Objects stand upright, give or take a tilt, as
-most things in photographs do; colour, texture, size and tilt are drawn without looking at the class. Lengths are in pixels, images are BGR as OpenCV has them, and every
-choice comes from the caller's random generator.
+most things in photographs do; colour, texture, size and tilt are drawn without looking at the
+class. Lengths are in pixels, images are BGR as OpenCV has them, and every choice comes from the
+caller's random generator.
 """
 
 from __future__ import annotations

@@ -14,6 +14,7 @@ from .config import (
 )
 from .device import avoid_missing_cuda_ops
 from .errors import UserError, exit_on_user_error
+from .loading import check_loaded_share
 
 __all__ = [
     'UserError',
@@ -21,6 +22,7 @@ __all__ = [
     'allow_mmengine_checkpoints',
     'avoid_missing_cuda_ops',
     'check_data',
+    'check_loaded_share',
     'check_model_types',
     'check_pretrained',
     'config_of',

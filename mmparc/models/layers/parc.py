@@ -1,7 +1,8 @@
 """ParCConv (one axis) and ParCMixer (both), arXiv 2203.03952.
 
 Maps are (B, C, H, W) of any size; a layer whose kernel has another length than the map resizes it
-in each forward pass.
+in each forward pass, and one whose kernel has another length than a checkpoint's resizes that once,
+when it is loaded.
 """
 
 import torch
@@ -11,9 +12,11 @@ from torch import Tensor, nn
 from mmparc.ops import parc
 from mmparc.registry import MODELS
 
+from .resize_on_load import ResizedOnLoad
+
 
 @MODELS.register_module()
-class ParCConv(nn.Module):
+class ParCConv(ResizedOnLoad):
     """Position-aware circular convolution along one axis: (B, C_in, H, W) to (B, C_out, H, W).
 
     Kernels and bias start as those of a ``torch.nn.Conv2d``, embeddings truncated normal with
@@ -72,6 +75,9 @@ class ParCConv(nn.Module):
             nn.init.uniform_(self.bias, -bound, bound)
         if self.pos_embed is not None:
             nn.init.trunc_normal_(self.pos_embed, std=0.02)
+
+    def resized_on_load(self) -> dict[str, str]:
+        return {'weight': self.resize, 'pos_embed': 'interpolate'}
 
     def forward(self, x: Tensor) -> Tensor:
         return parc(
