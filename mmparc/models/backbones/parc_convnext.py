@@ -12,6 +12,7 @@ from mmpretrain.models import ConvNeXt
 from mmparc.registry import MODELS
 
 from ..layers import ParCMixer
+from .placement import check_parc_starts
 
 # ConvNeXt's rule with the ParC kernels among the convolutions.
 INIT_CFG = [
@@ -69,7 +70,10 @@ class ParCConvNeXt(ConvNeXt):
             init_cfg=init_cfg,
             **kwargs,
         )
-        self.parc_starts = self._check_starts(parc_starts)
+        if parc_starts is None:
+            deep = self.num_stages - 2
+            parc_starts = [d if i < deep else d * 2 // 3 for i, d in enumerate(self.depths)]
+        self.parc_starts = check_parc_starts(parc_starts, self.depths)
         for stage, start in enumerate(self.parc_starts):
             stride = stem_patch_size * 2**stage
             kernel_size = tuple(size // stride for size in to_2tuple(img_size))
@@ -78,15 +82,3 @@ class ParCConvNeXt(ConvNeXt):
                     self.channels[stage], kernel_size, resize=resize, backend=backend
                 )
         self._freeze_stages()  # the mixers came after the parent froze its stages
-
-    def _check_starts(self, parc_starts: Sequence[int] | None) -> tuple[int, ...]:
-        if parc_starts is None:
-            deep = self.num_stages - 2
-            return tuple(d if i < deep else d * 2 // 3 for i, d in enumerate(self.depths))
-        fits = len(parc_starts) == self.num_stages
-        if not fits or any(not 0 <= s <= d for s, d in zip(parc_starts, self.depths, strict=True)):
-            raise ValueError(
-                f'parc_starts must give one block index from 0 to its depth for each stage of '
-                f'depths {list(self.depths)}, got {list(parc_starts)}'
-            )
-        return tuple(parc_starts)

@@ -1,0 +1,96 @@
+"""ParC-MobileNetV2 (arXiv 2203.03952): MobileNetV2 whose deep 3x3 depthwise convolutions are ParC.
+
+Everything but that operator is mmpretrain's MobileNetV2. The published model has ParC in the last
+blocks of the stages of 64, 96 and 160 channels; batch norm and ReLU6 follow the mixer as they
+follow the 3x3, and only a stage's first ParC block has a position embedding.
+"""
+
+from collections.abc import Sequence
+
+from mmpretrain.models import MobileNetV2
+
+from mmparc.registry import MODELS
+
+from ..layers import ParCMixer
+from .placement import check_no_stride, check_parc_starts, padded_resolution
+
+STEM_STRIDE = 2
+
+# MobileNetV2's rule with the ParC kernels among the convolutions.
+INIT_CFG = [
+    dict(type='Kaiming', layer=['Conv2d', 'ParCConv']),
+    dict(type='Constant', val=1, layer=['_BatchNorm', 'GroupNorm']),
+]
+
+
+@MODELS.register_module()
+class ParCMobileNetV2(MobileNetV2):
+    """MobileNetV2 with ParC mixers; takes images of any size, (B, 3, H, W).
+
+    Args:
+        widen_factor: what all widths are multiplied with.
+        parc_starts: for each of the seven stages the index of its first ParC block; a stage's
+            depth means none. By default the published choice for depths (1, 2, 3, 4, 3, 3, 1).
+        img_size: the training resolution, one number or (height, width). It gives the kernels'
+            lengths: each stage's own resolution at that size.
+        resize: how kernels follow maps of other lengths, see :func:`mmparc.ops.resize_taps`.
+        backend: 'auto' or one of :data:`mmparc.ops.BACKENDS`.
+        init_cfg: by default as MobileNetV2's, with the ParC kernels among the convolutions:
+            Kaiming normal with fan out, biases 0.
+        **kwargs: everything else that mmpretrain's MobileNetV2 takes (out_indices, frozen_stages,
+            norm_eval, with_cp, ...).
+
+    Raises:
+        ValueError: if ``parc_starts`` does not fit the depths, or would replace a convolution that
+            has a stride.
+    """
+
+    def __init__(
+        self,
+        widen_factor: float = 1.0,
+        parc_starts: Sequence[int] = (1, 2, 3, 2, 2, 2, 1),
+        img_size: int | tuple[int, int] = 224,
+        resize: str = 'interpolate',
+        backend: str = 'auto',
+        init_cfg: dict | list[dict] | None = INIT_CFG,
+        **kwargs,
+    ) -> None:
+        super().__init__(widen_factor, init_cfg=init_cfg, **kwargs)
+        depths = [depth for _, _, depth, _ in self.arch_settings]
+        self.parc_starts = check_parc_starts(parc_starts, depths)
+        stride = STEM_STRIDE
+        for stage, start in enumerate(self.parc_starts):
+            stride *= self.arch_settings[stage][-1]
+            kernel_size = padded_resolution(img_size, stride)
+            blocks = getattr(self, self.layers[stage])
+            for index in range(start, len(blocks)):
+                depthwise = blocks[index].conv[-2]  # before it the expansion, if any
+                check_no_stride(depthwise.conv, stage, index)
+                depthwise.conv = ParCMixer(
+                    depthwise.in_channels,
+                    kernel_size,
+                    pos_embed=index == start,
+                    resize=resize,
+                    backend=backend,
+                )
+
+    def get_layer_depth(self, param_name: str, prefix: str = '') -> tuple[int, int]:
+        """Which layer a parameter is in, for layer-wise learning-rate decay.
+
+        The stem, each of the seven stages and the final 1x1 are one layer each, and everything
+        outside the backbone is the last: ten layers, as few as those of mmpretrain's ConvNeXt and
+        ResNet, so that rates of decay mean about the same here. By blocks there would be twenty,
+        and a decay of 0.8 would leave the stem 1 % of the learning rate instead of 13 %.
+
+        Args:
+            param_name: the parameter's name.
+            prefix: what the names of the backbone's parameters begin with.
+
+        Returns:
+            The index of its layer, and how many layers there are.
+        """
+        layers = ['conv1', *self.layers]
+        inside = param_name.startswith(prefix)
+        layer = param_name[len(prefix) :].partition('.')[0] if inside else None
+        depth = layers.index(layer) if layer in layers else len(layers)
+        return depth, len(layers) + 1

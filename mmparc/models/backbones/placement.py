@@ -1,0 +1,36 @@
+"""Which blocks of a backbone hold ParC, and how long the kernels are there."""
+
+from collections.abc import Sequence
+
+from mmengine.utils import to_2tuple
+from torch import nn
+
+
+def check_parc_starts(parc_starts: Sequence[int], depths: Sequence[int]) -> tuple[int, ...]:
+    """Return ``parc_starts`` as a tuple if it gives each stage the index of a first ParC block.
+
+    Raises:
+        ValueError: if there is not one index for each stage, from 0 to the stage's depth.
+    """
+    fits = len(parc_starts) == len(depths)
+    if not fits or any(not 0 <= s <= d for s, d in zip(parc_starts, depths, strict=True)):
+        raise ValueError(
+            f'parc_starts must give one block index from 0 to its depth for each stage of '
+            f'depths {list(depths)}, got {list(parc_starts)}'
+        )
+    return tuple(parc_starts)
+
+
+def check_no_stride(conv: nn.Module, stage: int, block: int) -> None:
+    """Raise a ValueError if ``conv``, which a ParC is to replace, has a stride; indices from 0."""
+    if max(to_2tuple(conv.stride)) > 1:
+        raise ValueError(
+            f'ParC has no stride, but the convolution of block {block} in stage {stage + 1} has: '
+            f'set parc_starts[{stage}] to {block + 1} or more'
+        )
+
+
+def padded_resolution(img_size: int | tuple[int, int], stride: int) -> tuple[int, int]:
+    """The map's (height, width) behind padded convolutions of this total stride: rounded up."""
+    height, width = to_2tuple(img_size)
+    return -(-height // stride), -(-width // stride)
