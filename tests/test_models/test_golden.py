@@ -1,14 +1,16 @@
-"""ParC-ConvNeXt-XT gives the published code's outputs for seeded weights and images.
+"""The backbones give the published code's outputs for seeded weights and images.
 
-`data/golden/parc_convnext_xt.json` lists the parameters of the reference code by its own names,
-and the cases; the .npz beside it holds the logits (2, 1000) and, of the first image, four channels
-after each stage before any norm, computed in float64 and stored as float32. Weights and images are
-drawn anew from their names and seeds.
+`data/golden/NAME.json` lists the parameters of the reference code by its own names, and the cases;
+the .npz beside it holds the logits (2, 1000) and, of the first image, four channels after each of
+four stages before any norm, computed in float64 and stored as float32. Weights and images are drawn
+anew from their names and seeds. The weights come in through the converter, so its names and shapes
+are tested here, too; its errors in test_converters.py.
 """
 
+import functools
 import json
-import re
 import zlib
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -17,74 +19,144 @@ import torch
 from helpers import assert_close, relative_error
 from mmpretrain.registry import MODELS
 
+from mmparc.converters import backbone_config, convert_official, convert_to_official
 from mmparc.ops import BACKENDS
 
-GOLDEN = Path(__file__).parents[1] / 'data' / 'golden' / 'parc_convnext_xt'
-SPECIFICATION = json.loads(GOLDEN.with_suffix('.json').read_text())
+FOLDER = Path(__file__).parents[1] / 'data' / 'golden'
 BOUNDS = {torch.float32: 5e-6, torch.float64: 2e-7}
-# names of the published code to names in an ImageClassifier of mmpretrain
-RENAMES = (
-    (r'^head\.', 'head.fc.'),
-    (r'^norm\.', 'backbone.norm3.'),
-    (r'^(stages|downsample_layers)\.', r'backbone.\1.'),
-    (r'\.dwconv\.', '.depthwise_conv.'),
-    (r'\.pwconv', '.pointwise_conv'),
-    (r'\.gcc_H\.', '.depthwise_conv.conv_h.'),
-    (r'\.gcc_W\.', '.depthwise_conv.conv_w.'),
-    (r'\.gcc_conv\.', '.'),
-    (r'\.pe$', '.pos_embed'),
-)
+
+
+@dataclass
+class Golden:
+    """One reference model.
+
+    Args:
+        model: its name for the converter.
+        config: the backbone's config, which the converter must find.
+        stages: the modules of the backbone whose outputs are the golden stages 1 to 4.
+        controls: ParCConv modules of the backbone, with the first golden stage that each changes.
+        value: the reference's name of a kernel, its shape there, and where it must arrive.
+        neck: pools the backbone's map, where the backbone does not.
+        copies: prefixes of second copies in the state dict, to the prefix that counts.
+    """
+
+    model: str
+    config: dict
+    stages: tuple[str, ...]
+    controls: dict[str, int]
+    value: tuple[str, tuple[int, ...], str]
+    neck: dict | None = field(default_factory=lambda: dict(type='GlobalAveragePooling'))
+    copies: dict[str, str] = field(default_factory=dict)
+
+
+MODEL = {
+    'parc_convnext_xt': Golden(
+        model='parc_convnext',
+        config=dict(
+            type='mmparc.ParCConvNeXt', arch='xtiny', parc_starts=(3, 3, 6, 2), img_size=224
+        ),
+        stages=('stages.0', 'stages.1', 'stages.2', 'stages.3'),
+        controls={
+            'stages.2.6.depthwise_conv.conv_h': 3,
+            'stages.3.2.depthwise_conv.conv_w': 4,
+        },
+        value=(
+            'stages.2.6.gcc_W.gcc_conv.weight',
+            (96, 1, 1, 14),
+            'stages.2.6.depthwise_conv.conv_w.weight',
+        ),
+        neck=None,
+    ),
+    'parc_resnet50': Golden(
+        model='parc_resnet',
+        config=dict(type='mmparc.ParCResNet', depth=50, parc_starts=(3, 4, 3, 2), img_size=224),
+        stages=('layer1', 'layer2', 'layer3', 'layer4'),
+        controls={'layer3.3.conv2.conv_h': 3, 'layer4.2.conv2.conv_w': 4},
+        value=(
+            'layer3.4.parc_H.gcc_conv.weight',
+            (128, 128, 14, 1),
+            'layer3.4.conv2.conv_h.weight',
+        ),
+    ),
+    'parc_mobilenetv2': Golden(
+        model='parc_mobilenetv2',
+        config=dict(
+            type='mmparc.ParCMobileNetV2',
+            widen_factor=1.0,
+            parc_starts=(1, 2, 3, 2, 2, 2, 1),
+            img_size=224,
+        ),
+        stages=('layer2', 'layer3', 'layer5', 'layer7'),
+        controls={
+            'layer4.2.conv.1.conv.conv_h': 3,
+            'layer5.2.conv.1.conv.conv_w': 3,
+            'layer6.2.conv.1.conv.conv_w': 4,
+        },
+        value=(
+            'features.10.gcc_H.gcc_conv.weight',
+            (192, 1, 14, 1),
+            'layer4.3.conv.1.conv.conv_h.weight',
+        ),
+    ),
+}
+
+
+@functools.cache
+def specification(name):
+    return json.loads((FOLDER / f'{name}.json').read_text())
 
 
 def seeded_value(name, shape):
     """A parameter's value by its name in the published code."""
     random = np.random.RandomState(zlib.crc32(name.encode()) & 0x7FFFFFFF)
-    if name.endswith('gamma'):
+    if name.endswith('num_batches_tracked'):
+        return torch.tensor(0)
+    if name.endswith('running_var'):
+        value = random.uniform(0.5, 1.5, shape)
+    elif name.endswith('running_mean'):
+        value = 0.1 * random.standard_normal(shape)
+    elif name.endswith('gamma'):
         value = random.uniform(0.1, 0.5, shape)
     elif name.endswith('bias'):
         value = 0.1 * random.standard_normal(shape)
     elif len(shape) <= 1:
         value = random.uniform(0.5, 1.5, shape)
-    elif name.endswith('pe'):
+    elif name.endswith('pe') or '_pe_' in name:
         value = 0.5 * random.standard_normal(shape)
     else:
         value = random.standard_normal(shape) * np.sqrt(1 / np.prod(shape[1:]))
     return torch.from_numpy(value.astype(np.float32))
 
 
-def renamed(name):
-    for pattern, replacement in RENAMES:
-        name = re.sub(pattern, replacement, name)
-    return name
-
-
-def state_of(model):
-    """The seeded values under the names and shapes of ``model``, nothing more and nothing less."""
-    own = model.state_dict()
-    state = {}
-    for name, shape in SPECIFICATION['state_dict']:
-        value = seeded_value(name, tuple(shape))
-        if re.search(r'\.gcc_[HW]\.', name):
-            # (C, 1, K, 1) kernels and (1, C, K, 1) embeddings: only sizes of one go
-            rank = own[renamed(name)].dim()
-            value = value.reshape([s for s in shape if s > 1])
-            value = value if rank == value.dim() else value.unsqueeze(1)
-        state[renamed(name)] = value
+@functools.cache
+def official_state(name):
+    """The seeded state dict under the reference's names."""
+    state = {n: seeded_value(n, tuple(s)) for n, s in specification(name)['state_dict']}
+    for copy, original in MODEL[name].copies.items():
+        # one module under two names; in the reference the values loaded last stayed
+        for key in [key for key in state if key.startswith(copy)]:
+            state[key] = state[original + key.removeprefix(copy)]
     return state
 
 
-@pytest.fixture(scope='module')
-def build():
-    def build(backend):
-        backbone = dict(type='mmparc.ParCConvNeXt', arch='xtiny', backend=backend)
-        head = dict(type='LinearClsHead', num_classes=1000, in_channels=384)
-        # the scope named: another test may have left its own as the default
-        cfg = dict(type='ImageClassifier', backbone=backbone, head=head, _scope_='mmpretrain')
-        model = MODELS.build(cfg)
-        model.load_state_dict(state_of(model), strict=True)
-        return model.eval()
+@functools.cache
+def converted_state(name):
+    return convert_official(official_state(name), MODEL[name].model)
 
-    return build
+
+def build(name, backend='auto'):
+    golden, state = MODEL[name], converted_state(name)
+    num_classes, channels = state['head.fc.weight'].shape
+    cfg = dict(
+        type='ImageClassifier',
+        backbone=dict(golden.config, backend=backend),
+        neck=golden.neck,
+        head=dict(type='LinearClsHead', num_classes=num_classes, in_channels=channels),
+        _scope_='mmpretrain',  # named: another test may have left its own as the default
+    )
+    model = MODELS.build(cfg)
+    model.load_state_dict(state, strict=True)
+    return model.eval()
 
 
 def image_of(case, dtype):
@@ -93,13 +165,15 @@ def image_of(case, dtype):
     return torch.from_numpy(image).to(dtype)
 
 
-def errors_of(model, case, dtype):
+def errors_of(name, model, case, dtype):
     """Relative errors of the logits and of each stage."""
     model = model.to(dtype)
     stages = []
     hooks = [
-        stage.register_forward_hook(lambda module, args, output: stages.append(output))
-        for stage in model.backbone.stages
+        model.backbone.get_submodule(stage).register_forward_hook(
+            lambda module, args, output: stages.append(output)
+        )
+        for stage in MODEL[name].stages
     ]
     with torch.no_grad():
         logits = model(image_of(case, dtype), mode='tensor')
@@ -108,47 +182,73 @@ def errors_of(model, case, dtype):
     assert [list(stage.shape) for stage in stages] == case['stage_shapes']
     actual = {'logits': logits}
     actual.update((f'stage{i}', stage[:1, :4]) for i, stage in enumerate(stages, 1))
-    with np.load(GOLDEN.with_suffix('.npz')) as golden:
+    with np.load(FOLDER / f'{name}.npz') as golden:
         return {k: relative_error(v, golden[f'{k}_{case["index"]}']) for k, v in actual.items()}
 
 
-@pytest.mark.parametrize('case', SPECIFICATION['cases'], ids=lambda case: str(case['size']))
+CASES = [
+    pytest.param(name, case, id=f'{name}-{case["size"][0]}')
+    for name in MODEL
+    for case in specification(name)['cases']
+]
+each_model = pytest.mark.parametrize('name', MODEL)
+
+
+@pytest.mark.parametrize(('name', 'case'), CASES)
 @pytest.mark.parametrize('dtype', BOUNDS, ids=str)
 @pytest.mark.parametrize('backend', [*BACKENDS, 'auto'])
-def test_golden_outputs(build, backend, dtype, case):
-    errors = errors_of(build(backend), case, dtype)
+def test_golden_outputs(name, case, dtype, backend):
+    errors = errors_of(name, build(name, backend), case, dtype)
     assert len(errors) == 5
     assert all(error <= BOUNDS[dtype] for error in errors.values()), errors
 
 
-def test_golden_parameters(build):
-    """The published count, and each value in its place."""
-    model = build('auto')
-    assert sum(p.numel() for p in model.parameters()) == SPECIFICATION['params']
-    name = 'stages.2.6.gcc_W.gcc_conv.weight'
-    loaded = model.backbone.stages[2][6].depthwise_conv.conv_w.weight
-    assert_close(loaded[:, 0], seeded_value(name, (96, 1, 1, 14))[:, 0, 0], 0.0)
+@each_model
+def test_golden_parameters(name):
+    """The published count and config, and a value in its place."""
+    model = build(name)
+    assert sum(p.numel() for p in model.parameters()) == specification(name)['params']
+    assert backbone_config(official_state(name), MODEL[name].model) == MODEL[name].config
+    official, shape, ours = MODEL[name].value
+    loaded = model.backbone.get_parameter(ours)
+    assert_close(loaded.flatten(), seeded_value(official, shape).flatten(), 0.0)
+
+
+@each_model
+def test_there_and_back(name):
+    """Both round trips give identical tensors under identical names."""
+    state = official_state(name)
+    back = convert_to_official(converted_state(name), MODEL[name].model)
+    assert back.keys() == state.keys()
+    assert all(torch.equal(back[key], value) for key, value in state.items())
+    again = convert_official(back, MODEL[name].model)
+    assert again.keys() == build(name).state_dict().keys()
+    assert all(torch.equal(again[key], value) for key, value in converted_state(name).items())
 
 
 CONTROLS = {
-    'shuffled': lambda mixer: mixer.conv_h.weight.copy_(
-        mixer.conv_h.weight[..., torch.randperm(mixer.conv_h.weight.shape[-1])]
+    'shuffled': lambda conv: conv.weight.copy_(
+        conv.weight[..., torch.randperm(conv.weight.shape[-1])]
     ),
-    'shifted': lambda mixer: mixer.conv_w.weight.copy_(mixer.conv_w.weight.roll(1, -1)),
-    'flipped': lambda mixer: mixer.conv_h.weight.copy_(mixer.conv_h.weight.flip(-1)),
-    'zero': lambda mixer: mixer.conv_w.weight.zero_(),
-    'no embedding': lambda mixer: mixer.conv_h.pos_embed.zero_(),
+    'shifted': lambda conv: conv.weight.copy_(conv.weight.roll(1, -1)),
+    'flipped': lambda conv: conv.weight.copy_(conv.weight.flip(-1)),
+    'zero': lambda conv: conv.weight.zero_(),
+    'no embedding': lambda conv: conv.pos_embed.zero_(),
 }
 
 
-@pytest.mark.parametrize(('stage', 'block'), [(2, 6), (3, 2)])
-@pytest.mark.parametrize('control', CONTROLS)
-def test_a_wrong_kernel_is_noticed(build, control, stage, block):
-    """Negative control: one wrong kernel of one block, and its stage and the logits are far off."""
-    model = build('auto')
-    with torch.no_grad():
-        CONTROLS[control](model.backbone.stages[stage][block].depthwise_conv)
-    errors = errors_of(model, SPECIFICATION['cases'][0], torch.float32)
-    assert errors[f'stage{stage}'] <= BOUNDS[torch.float32]  # the stage before it
-    for name in (f'stage{stage + 1}', 'logits'):
-        assert errors[name] > 100 * BOUNDS[torch.float32], (name, errors)
+@pytest.mark.parametrize(
+    ('name', 'conv', 'stage'),
+    [(name, conv, stage) for name in MODEL for conv, stage in MODEL[name].controls.items()],
+)
+def test_a_wrong_kernel_is_noticed(name, conv, stage):
+    """Negative controls: one wrong layer, and its stage and the logits are far off."""
+    bound = BOUNDS[torch.float32]
+    for control, damage in CONTROLS.items():
+        model = build(name)
+        with torch.no_grad():
+            damage(model.backbone.get_submodule(conv))
+        errors = errors_of(name, model, specification(name)['cases'][0], torch.float32)
+        assert errors[f'stage{stage - 1}'] <= bound  # the stage before it
+        for output in (f'stage{stage}', 'logits'):
+            assert errors[output] > 100 * bound, (control, output, errors)

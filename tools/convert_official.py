@@ -1,0 +1,99 @@
+#!/usr/bin/env python
+"""Convert a checkpoint of the authors' published code to an mmpretrain classifier's, and back.
+
+Writes {'state_dict', 'meta'} and prints the backbone's config, which goes into any config of the
+three tasks.
+"""
+
+import argparse
+import pickle
+import re
+from pathlib import Path
+
+try:
+    import torch
+
+    import mmparc
+    from mmparc import converters, engine
+except ImportError as error:
+    raise SystemExit(
+        f'error: {error.name or error} is not installed in this Python: '
+        'run `make env`, then `. .venv/bin/activate`'
+    ) from None
+
+# where checkpoints keep their weights, if they hold anything else
+KEYS = ('model', 'state_dict', 'model_ema')
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument('model', choices=converters.FAMILIES)
+    parser.add_argument('input', type=Path, metavar='IN', help='the checkpoint to read')
+    parser.add_argument('output', type=Path, metavar='OUT', help='the checkpoint to write')
+    parser.add_argument(
+        '--to-official',
+        action='store_true',
+        help="from a classifier's checkpoint to one for the published code",
+    )
+    parser.add_argument(
+        '--key', help=f'where in IN the weights lie, if more than one of {", ".join(KEYS)} is there'
+    )
+    return parser.parse_args()
+
+
+def load(path: Path, key: str | None) -> dict:
+    """The state dict in a checkpoint, which may be all of it or lie under one of its keys."""
+    if not path.is_file():
+        raise engine.UserError(f"there is no checkpoint '{path}'")
+    engine.allow_mmengine_checkpoints()
+    torch.serialization.add_safe_globals([argparse.Namespace])  # a training script's arguments
+    try:
+        checkpoint = torch.load(path, map_location='cpu', weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
+        refused = re.search(r'GLOBAL (\S+)', str(error))
+        raise engine.UserError(
+            f"'{path}' holds a {refused[1]}, which safe loading refuses: save its weights alone"
+            if refused
+            else f"'{path}' is no checkpoint that torch can read"
+        ) from None
+    if not isinstance(checkpoint, dict):
+        raise engine.UserError(f"'{path}' holds no state dict but a {type(checkpoint).__name__}")
+    candidates = [k for k in KEYS if isinstance(checkpoint.get(k), dict)]
+    if key is None and len(candidates) > 1:
+        raise engine.UserError(
+            f"'{path}' has weights under {', '.join(candidates)}: choose with --key"
+        )
+    if key is None and not candidates:
+        return checkpoint
+    key = key or candidates[0]
+    if not isinstance(checkpoint.get(key), dict):
+        raise engine.UserError(f"'{path}' has no weights under '{key}', only {list(checkpoint)}")
+    return checkpoint[key]
+
+
+@engine.exit_on_user_error
+def main() -> None:
+    args = parse_args()
+    if args.output.exists():
+        raise engine.UserError(f"'{args.output}' is there already: remove it or name another")
+    if not args.output.parent.is_dir():
+        raise engine.UserError(f"there is no folder '{args.output.parent}': make it first")
+    state_dict = load(args.input, args.key)
+    meta = dict(mmparc_version=mmparc.__version__, model=args.model, source=args.input.name)
+    try:
+        if args.to_official:
+            converted = converters.convert_to_official(state_dict, args.model)
+        else:
+            converted = converters.convert_official(state_dict, args.model)
+            meta['backbone'] = converters.backbone_config(state_dict, args.model)
+    except ValueError as error:
+        raise engine.UserError(f'{args.input}: {error}') from None
+    torch.save(dict(state_dict=converted, meta=meta), args.output)
+    print(f'{len(converted)} tensors in {args.output}')
+    if 'backbone' in meta:
+        settings = ', '.join(f'{key}={value!r}' for key, value in meta['backbone'].items())
+        print(f'backbone=dict({settings})')
+
+
+if __name__ == '__main__':
+    main()
