@@ -7,6 +7,7 @@ anew from their names and seeds. The weights come in through the converter, so i
 are tested here, too; its errors in test_converters.py.
 """
 
+import copy
 import functools
 import json
 import zlib
@@ -132,10 +133,10 @@ def seeded_value(name, shape):
 def official_state(name):
     """The seeded state dict under the reference's names."""
     state = {n: seeded_value(n, tuple(s)) for n, s in specification(name)['state_dict']}
-    for copy, original in MODEL[name].copies.items():
+    for copied, original in MODEL[name].copies.items():
         # one module under two names; in the reference the values loaded last stayed
-        for key in [key for key in state if key.startswith(copy)]:
-            state[key] = state[original + key.removeprefix(copy)]
+        for key in [key for key in state if key.startswith(copied)]:
+            state[key] = state[original + key.removeprefix(copied)]
     return state
 
 
@@ -244,10 +245,13 @@ CONTROLS = {
 def test_a_wrong_kernel_is_noticed(name, conv, stage):
     """Negative controls: one wrong layer, and its stage and the logits are far off."""
     bound = BOUNDS[torch.float32]
+    model = build(name)
+    layer = model.backbone.get_submodule(conv)
+    whole = copy.deepcopy(layer.state_dict())
     for control, damage in CONTROLS.items():
-        model = build(name)
+        layer.load_state_dict(whole)
         with torch.no_grad():
-            damage(model.backbone.get_submodule(conv))
+            damage(layer)
         errors = errors_of(name, model, specification(name)['cases'][0], torch.float32)
         assert errors[f'stage{stage - 1}'] <= bound  # the stage before it
         for output in (f'stage{stage}', 'logits'):
