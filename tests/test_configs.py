@@ -35,8 +35,6 @@ LEAVES = sorted(
 PARC = [leaf for leaf in LEAVES if 'parc-' in leaf]
 # The steps of these take some seconds each.
 SLOW = ('mask-rcnn_', '_ade20k-')
-# mmseg's layer-decay constructor, which ConvNeXt's ADE20K recipe uses, knows no custom_keys.
-WITHOUT_CUSTOM_KEYS = ['seg/convnext/parc-convnext-xt_upernet_8xb2-amp-160k_ade20k-512x512.py']
 
 each_leaf = pytest.mark.parametrize('leaf', LEAVES)
 each_parc_leaf = pytest.mark.parametrize('leaf', PARC)
@@ -238,8 +236,7 @@ def test_embeddings_are_not_decayed(leaf: str) -> None:
     expected = cfg.optim_wrapper.optimizer.weight_decay
     assert expected > 0
     assert {decays[id(m.weight)] for m in layers} == {expected}
-    embeddings = {decays[id(m.pos_embed)] for m in layers}
-    assert embeddings == ({expected} if leaf in WITHOUT_CUSTOM_KEYS else {0.0})
+    assert {decays[id(m.pos_embed)] for m in layers} == {0.0}
 
 
 @pytest.mark.parametrize(

@@ -20,4 +20,6 @@ model = dict(
     decode_head=dict(in_channels=_base_.channels),
     auxiliary_head=dict(in_channels=_base_.channels[2]),
 )
+# mmseg's own constructor would decay the position embeddings of the ParC twin.
+optim_wrapper = dict(constructor='mmparc.LayerDecayOptimWrapperConstructor')
 auto_scale_lr = dict(enable=False, base_batch_size=16)
