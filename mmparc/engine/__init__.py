@@ -1,6 +1,6 @@
 """What stands between a command line and mmengine's Runner, for all three tasks."""
 
-from .arguments import add_arguments, config_of
+from .arguments import add_arguments, add_config_arguments, config_of
 from .checkpoint import allow_mmengine_checkpoints
 from .checks import check_data, check_model_types, check_pretrained
 from .config import (
@@ -19,6 +19,7 @@ from .loading import check_loaded_share
 __all__ = [
     'UserError',
     'add_arguments',
+    'add_config_arguments',
     'allow_mmengine_checkpoints',
     'avoid_missing_cuda_ops',
     'check_data',

@@ -1,4 +1,4 @@
-"""The command-line arguments that tools/train.py and tools/test.py share."""
+"""The command-line arguments that tools share."""
 
 import argparse
 import os
@@ -8,10 +8,9 @@ from mmengine.config import Config, DictAction
 from .config import load_config, set_work_dir
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the arguments that say which config is run, how it is changed, where and by whom."""
+def add_config_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments that say which config is meant and how it is changed."""
     parser.add_argument('config', help='a path, or an upstream name such as mmdet::retinanet/...py')
-    parser.add_argument('--work-dir', help='where logs, metrics and checkpoints go')
     parser.add_argument(
         '--cfg-options',
         nargs='+',
@@ -19,6 +18,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar='KEY=VALUE',
         help='override config entries; data_root=DIR moves the data set',
     )
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments that say which config is run, how it is changed, where and by whom."""
+    add_config_arguments(parser)
+    parser.add_argument('--work-dir', help='where logs, metrics and checkpoints go')
     parser.add_argument('--launcher', choices=['none', 'pytorch', 'slurm', 'mpi'], default='none')
     # torch.distributed.launch passes it; torchrun sets the environment variable itself.
     parser.add_argument('--local_rank', '--local-rank', type=int, help=argparse.SUPPRESS)

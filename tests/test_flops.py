@@ -1,0 +1,306 @@
+"""Counts of multiply-adds against formulas by hand and numbers that are known."""
+
+import copy
+import functools
+import math
+
+import pytest
+import torch
+from helpers import ROOT, run_tool
+from mmengine.config import Config
+from mmengine.registry import MODELS, DefaultScope
+from torch import nn
+
+from mmparc import engine
+from mmparc.analysis import Count, count_config, count_multiply_adds, input_size
+from mmparc.models import ParCConv
+from mmparc.ops import BACKENDS
+
+CONFIGS = ROOT / 'configs'
+XT = 'cls/convnext/{}convnext-xt_32xb128_in1k.py'
+TINY = {
+    'cls': 'cls/convnext/{}convnext-micro_tiny.py',
+    'det': 'det/convnext/atss_{}convnext-micro_fpn_tiny.py',
+    'seg': 'seg/convnext/{}convnext-micro_upernet_tiny.py',
+}
+MASK_RCNN = 'det/convnext/mask-rcnn_{}convnext-xt_fpn_1x_coco.py'
+SIZES = [(64, 64), (200, 336), (97, 131), (131, 97)]
+
+
+@functools.cache
+def parsed(name: str) -> Config:
+    return engine.load_config(name)
+
+
+def load(name: str, parc: str = '', **options) -> Config:
+    cfg = copy.deepcopy(parsed(str(CONFIGS / name.format(parc))))
+    cfg.merge_from_dict(options)
+    return cfg
+
+
+# The operator
+
+
+def by_hand(backend: str, conv: ParCConv, batch: int, height: int, width: int) -> int:
+    """Multiply-adds of a ParCConv: its map, its embedding as one more line, and its kernel."""
+    n, lines = (height, width) if conv.axis == 'h' else (width, height)
+    lines = batch * lines + 1  # the embedding
+    c_in, c_out = conv.in_channels, conv.out_channels
+    per_group = c_in // conv.groups
+    count = 0 if n == conv.kernel_size else 2 * n * (c_out * per_group + c_in)
+    if backend in ('direct', 'matmul'):
+        return count + lines * c_out * per_group * n * n
+    transform = 5 / 2 * n * math.log2(n) / 2
+    for some in (lines - 1, 1):  # the kernel is transformed for the map and for the embedding
+        transforms = (some * c_in, some * c_out, c_out * per_group)
+        count += sum(round(number * transform) for number in transforms)
+    return count + 4 * lines * c_out * per_group * (n // 2 + 1)
+
+
+@pytest.mark.parametrize('backend', BACKENDS)
+@pytest.mark.parametrize('groups', [6, 2, 1], ids=['depthwise', 'grouped', 'dense'])
+@pytest.mark.parametrize('axis', ['h', 'w'])
+@pytest.mark.parametrize('batch', [1, 2])
+@pytest.mark.parametrize('size', [(14, 14), (13, 17), (50, 84), (7, 1)], ids=str)
+def test_operator_by_hand(size, batch, axis, groups, backend) -> None:
+    conv = ParCConv(6, 6, 14, axis, groups=groups, backend=backend)
+    count = count_multiply_adds(conv, torch.zeros(batch, 6, *size))
+    expected = by_hand(backend, conv, batch, *size)
+    assert count == Count(expected, expected, {})
+
+
+def test_another_formula_is_noticed() -> None:
+    """Negative control: the backends, the axes and the groups differ."""
+    x = torch.zeros(1, 6, 20, 33)
+    counts = [
+        count_multiply_adds(ParCConv(6, 6, 14, axis, groups=groups, backend=backend), x).total
+        for backend in ('direct', 'fft')
+        for axis in ('h', 'w')
+        for groups in (6, 1)
+    ]
+    assert len(set(counts)) == 8
+
+
+def test_fft_is_cheaper_where_the_map_is_long() -> None:
+    """Fast-ParC's claim, in these units: n^2 a line against n log n."""
+
+    def cost(backend: str, n: int) -> int:
+        conv = ParCConv(8, 8, n, 'w', groups=8, backend=backend)
+        return count_multiply_adds(conv, torch.zeros(1, 8, 64, n)).total
+
+    assert cost('fft', 7) > cost('direct', 7)
+    assert cost('fft', 336) < cost('direct', 336) / 10
+
+
+# Whole models
+
+
+@pytest.mark.parametrize(
+    'name, expected, params',
+    [
+        ('mmpretrain::convnext/convnext-tiny_32xb128_in1k.py', 4.46e9, 28_589_128),
+        ('mmpretrain::resnet/resnet50_8xb32_in1k.py', 4.1e9, 25_557_032),
+        ('mmpretrain::mobilevit/mobilevit-small_8xb128_in1k.py', 2.03e9, 5_578_632),
+    ],
+)
+def test_known_models(name: str, expected: float, params: int) -> None:
+    """As upstream's metafiles and the papers have them."""
+    report = count_config(engine.load_config(name))
+    (count,) = report.counts.values()
+    assert count.total == pytest.approx(expected, rel=0.02)
+    assert (count.parc, count.unknown, report.params) == (0, {}, params)
+    assert set(report.counts) == {''}
+
+
+def convnext_by_hand(depths: list[int], widths: list[int], size: int) -> int:
+    """A ConvNeXt classifier's convolutions, linear layers, and norms at 5 a value."""
+    count, channels = 0, 3
+    for i, (depth, width) in enumerate(zip(depths, widths)):
+        stride = 4 if i == 0 else 2
+        before, size = size, size // stride
+        count += 5 * (width * size**2 if i == 0 else channels * before**2)
+        count += stride**2 * channels * width * size**2
+        count += depth * size**2 * (49 * width + 8 * width**2 + 5 * width)
+        channels = width
+    return count + 5 * channels + 1000 * channels
+
+
+def test_xt_by_hand() -> None:
+    """The published table has 0.6 G for this model, about half of what its layers do."""
+    (count,) = count_config(load(XT)).counts.values()
+    expected = convnext_by_hand([3, 3, 9, 3], [48, 96, 192, 384], 224)
+    assert count.total == expected == pytest.approx(1.15e9, rel=0.01)
+    assert expected / 2 == pytest.approx(0.6e9, rel=0.05)
+
+
+def test_parc_xt_by_hand() -> None:
+    """The twin with the 7x7 of three blocks of stage 3 and one of stage 4 exchanged."""
+    expected = convnext_by_hand([3, 3, 9, 3], [48, 96, 192, 384], 224)
+    expected -= 3 * 49 * 192 * 14**2 + 49 * 384 * 7**2
+    counts = count_config(load(XT, 'parc-')).counts
+    assert tuple(counts) == BACKENDS
+    for backend, count in counts.items():
+        halves = [(3, 96, 14), (1, 192, 7)]
+        parc = sum(
+            2 * blocks * by_hand(backend, ParCConv(half, half, n, 'h', groups=half), 1, n, n)
+            for blocks, half, n in halves
+        )
+        assert (count.parc, count.total) == (parc, expected + parc)
+
+
+@pytest.mark.parametrize(
+    'task, size',
+    [
+        *(('cls', size) for size in SIZES),
+        *(('det', size) for size in SIZES[1:3]),
+        ('seg', SIZES[3]),
+    ],
+    ids=str,
+)
+def test_each_task_runs_at_any_size(task: str, size: tuple[int, int]) -> None:
+    """Every backend as in one trace of the model with that backend."""
+    cfg = load(TINY[task], 'parc-')
+    report = count_config(cfg, size)
+    assert report.size == size
+    if task == 'det':
+        assert all(n % 32 == 0 and n - 32 < s <= n for n, s in zip(report.padded, size))
+    else:
+        assert report.padded == size
+    rest = {count.total - count.parc for count in report.counts.values()}
+    assert len(rest) == 1 and tuple(report.counts) == BACKENDS
+    assert not any(count.unknown for count in report.counts.values())
+    backend = BACKENDS[SIZES.index(size) % 3]
+    assert report.counts[backend] == traced(cfg, report.padded, backend)
+    # the control
+    assert report.counts['fft'] != report.counts['direct'] == report.counts['matmul']
+
+
+def traced(cfg, size: tuple[int, int], backend: str) -> Count:
+    cfg = copy.deepcopy(cfg)
+    cfg.model.backbone.backend = backend
+    cfg.model.setdefault('data_preprocessor', cfg.get('data_preprocessor'))
+    with DefaultScope.overwrite_default_scope(cfg.default_scope):
+        model = MODELS.build(cfg.model).eval()
+        return count_multiply_adds(model, torch.zeros(1, 3, *size))
+
+
+def test_height_and_width_exchanged() -> None:
+    """The two halves of a mixer change places."""
+    tall, wide, square = (
+        count_config(load(TINY['cls'], 'parc-'), size).counts
+        for size in ((97, 131), (131, 97), (97, 97))
+    )
+    assert tall == wide != square
+
+
+def test_heads_see_all_the_proposals() -> None:
+    """By hand: two linear layers, two outputs, and the mask head's five layers for each."""
+    sizes = 12544 * 1024 + 1024 * 1024 + 1024 * (81 + 4 * 80)
+    mask = 14 * 14 * (4 * 9 * 256 * 256 + 4 * 256 * 256) + 28 * 28 * 256 * 80
+    totals = []
+    for proposals in (6, 2, 6):
+        cfg = load(MASK_RCNN, **{'model.test_cfg.rpn.max_per_img': proposals})
+        (count,) = count_config(cfg, (64, 64)).counts.values()
+        assert any('RoIAlign' in op for op in count.unknown)  # of which there is no count
+        totals.append(count.total)
+    assert totals[0] - totals[1] == 4 * (sizes + mask)
+    assert totals[0] == totals[2], 'another draw of the weights'
+    assert cfg.model.test_cfg.rpn.nms.iou_threshold == 0.7, 'the config is left alone'
+
+
+# What is not known
+
+
+class Odd(nn.LayerNorm):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return torch.linalg.inv(super().forward(x)) * torch.fft.fft(x).real
+
+
+def test_unknown_operations_are_reported() -> None:
+    count = count_multiply_adds(Odd(5), torch.randn(2, 3, 5, 5))
+    assert count.total == 5 * 150
+    assert count.unknown == {'aten::linalg_inv': 1, 'aten::fft_fft': 1, 'aten::real': 1}
+
+
+def test_unknown_operations_inside_parc_are_reported() -> None:
+    class OddParC(ParCConv):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return torch.special.erfcx(super().forward(x))
+
+    count = count_multiply_adds(OddParC(4, 4, 5, 'h', groups=4), torch.zeros(1, 4, 5, 5))
+    assert count.unknown == {'aten::special_erfcx': 1} and count.parc == count.total > 0
+
+
+# Sizes
+
+
+@pytest.mark.parametrize(
+    'name, size, source',
+    [
+        (XT, (224, 224), 'CenterCrop'),
+        (TINY['det'], (128, 160), 'Resize'),
+        (MASK_RCNN, (800, 1333), 'Resize'),
+        (
+            'seg/convnext/convnext-xt_upernet_8xb2-amp-160k_ade20k-512x512.py',
+            (512, 512),
+            "data_preprocessor's size",
+        ),
+    ],
+)
+def test_a_config_says_its_size(name: str, size: tuple[int, int], source: str) -> None:
+    found, said = input_size(load(name))
+    assert found == size and source in said
+
+
+@pytest.mark.parametrize('task', ['cls', 'seg'])
+def test_a_config_without_a_size(task: str) -> None:
+    with pytest.raises(engine.UserError, match='pass --shape H W'):
+        input_size(load(TINY[task]))
+
+
+# The tool
+
+
+def test_tool(tmp_path) -> None:
+    result = run_tool('tools/analysis/get_flops.py', CONFIGS / XT.format('parc-'), cwd=tmp_path)
+    assert result.returncode == 0 and result.stderr == '', result.stderr
+    assert '7,412,824' in result.stdout and '224 x 224' in result.stdout
+    rows = {line.split()[1]: line.split()[3:] for line in result.stdout.splitlines() if '│' in line}
+    assert set(rows) == {*BACKENDS, 'without'}
+    counts = count_config(load(XT, 'parc-')).counts
+    for backend, count in counts.items():
+        assert rows[backend][0] == f'{count.total / 1e9:.4f}'
+        assert rows[backend][3] == f'{count.parc / 1e6:.3f}'
+
+
+def test_tool_lists_what_it_does_not_know(tmp_path) -> None:
+    options = ['--backend', 'fft', '--cfg-options', 'model.test_cfg.rpn.max_per_img=2']
+    config = CONFIGS / MASK_RCNN.format('parc-')
+    tool = 'tools/analysis/get_flops.py'
+    result = run_tool(tool, config, '--shape', 64, 97, *options, cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    assert '64 x 97 (as asked for, padded to 64 x 128)' in result.stdout
+    assert 'direct' not in result.stdout and '│ fft' in result.stdout
+    (line,) = [line for line in result.stdout.splitlines() if 'unknown' in line]
+    assert 'NMSop x 1' in line and 'RoIAlignFunction' in line
+
+
+@pytest.mark.parametrize(
+    'args, said',
+    [
+        ([CONFIGS / TINY['seg'].format('')], 'pass --shape H W'),
+        ([CONFIGS / XT.format(''), '--shape', '1', '2', '3'], 'one or two positive numbers'),
+        ([CONFIGS / XT.format(''), '--shape', '0'], 'one or two positive numbers'),
+        (['configs/no.py'], "no config 'configs/no.py'"),
+        (
+            [CONFIGS / XT.format(''), '--cfg-options', 'model.backbone.type=ConvNext'],
+            "did you mean 'ConvNeXt'?",
+        ),
+    ],
+    ids=['no size', 'three', 'zero', 'config', 'type'],
+)
+def test_tool_errors(args: list, said: str, tmp_path) -> None:
+    result = run_tool('tools/analysis/get_flops.py', *args, cwd=tmp_path)
+    assert (result.returncode, result.stdout) == (1, '')
+    (line,) = result.stderr.splitlines()
+    assert line.startswith('error: ') and said in line
