@@ -99,6 +99,21 @@ MODEL = {
             'layer4.3.conv.1.conv.conv_h.weight',
         ),
     ),
+    'parcnet_s': Golden(
+        model='parcnet',
+        config=dict(type='mmparc.ParCNet', arch='s', img_size=256),
+        stages=('layers.1', 'layers.2', 'layers.3', 'layers.4'),
+        controls={
+            'layers.2.1.global_rep.0.half1.conv2': 2,
+            'layers.3.1.global_rep.0.half2.conv2': 3,
+        },
+        value=(
+            'layer_4.1.spatial_global_rep.1.meta_kernel_2_H',
+            (128, 1, 16, 1),
+            'layers.3.1.global_rep.1.half2.conv2.weight',
+        ),
+        copies={'residual.': 'layer_5.0.'},
+    ),
 }
 
 

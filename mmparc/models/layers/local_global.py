@@ -19,12 +19,13 @@ from mmparc.ops import resize_taps
 
 from .parc import ParCConv
 from .recompute import recompute
+from .resize_on_load import ResizedOnLoad
 
 BN = dict(type='BN')
 SILU = dict(type='SiLU')
 
 
-class ParCPair(nn.Module):
+class ParCPair(ResizedOnLoad):
     """Batch norm, ParC along one axis, ParC along the other, and the input added.
 
     Depthwise and without bias. Embeddings start standard normal, kernels as a Conv2d's.
@@ -62,6 +63,9 @@ class ParCPair(nn.Module):
         if pos_embed:
             nn.init.normal_(self.pos_embed)
             nn.init.normal_(self.conv2.pos_embed)
+
+    def resized_on_load(self) -> dict[str, str]:
+        return {'pos_embed': 'interpolate'}
 
     def forward(self, x: Tensor) -> Tensor:
         return x + self.conv2(self.conv1(self.norm(self._embedded(x))))
