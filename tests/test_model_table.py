@@ -1,0 +1,108 @@
+"""The generated table of classification models: what it pairs, and that a stale one is noticed."""
+
+import re
+from pathlib import Path
+
+import pytest
+from helpers import ROOT, run_tool
+
+TOOL = 'tools/analysis/model_table.py'
+BEGIN, END = '<!-- begin: written by tools/analysis/model_table.py -->', '<!-- end -->'
+PUBLISHED = """
+classification:
+  - {model: Parc-ConvNeXt-XT, params: 7.41, madds: 0.6, top1: 78.3}
+  - {model: MobileViT-S, params: 5.6, madds: 2.01, config: some-thing}
+  - {model: ResNet50, params: 26, madds: null}
+"""
+NAMES = ('parc-convnext-xt_32xb128_in1k', 'something_8xb1_in1k-256px', 'extra_in1k', 'extra_tiny')
+
+
+@pytest.fixture
+def configs(tmp_path: Path) -> Path:
+    """Configs of a small ParC-ConvNeXt by several names, in a family's folder."""
+    base = ROOT / 'configs/cls/convnext/parc-convnext-micro_tiny.py'
+    crop = "test_dataloader = dict(dataset=dict(pipeline=[dict(type='CenterCrop', crop_size=64)]))"
+    folder = tmp_path / 'cls'
+    (folder / 'family').mkdir(parents=True)
+    for name in NAMES:
+        (folder / 'family' / f'{name}.py').write_text(f'_base_ = {str(base)!r}\n{crop}\n')
+    (folder / 'README.md').write_text(f'# before\n\n{BEGIN}\nold\n{END}\n\nafter\n')
+    (tmp_path / 'published.yaml').write_text(PUBLISHED)
+    return folder
+
+
+def run(configs: Path, *args: str, status: int = 0) -> str:
+    published = configs.parent / 'published.yaml'
+    result = run_tool(
+        TOOL, '--configs', configs, '--published', published, *args, cwd=configs.parent
+    )
+    assert result.returncode == status, result.stdout + result.stderr
+    return result.stderr if status else result.stdout
+
+
+def assert_stale(configs: Path) -> None:
+    before = (configs / 'README.md').read_text()
+    said = run(configs, '--check', status=1)
+    assert said == "error: 'cls/README.md' is stale: run tools/analysis/model_table.py\n"
+    assert (configs / 'README.md').read_text() == before
+
+
+def test_table(configs: Path) -> None:
+    assert run(configs) == 'cls/README.md: written\n'
+    assert run(configs, '--check') == 'cls/README.md: up to date\n'
+    text = (configs / 'README.md').read_text()
+    assert text.startswith(f'# before\n\n{BEGIN}\n| model ') and text.endswith('\n\nafter\n')
+    rows = [line.strip('| ').split(' | ') for line in text.splitlines() if ' | ' in line][1:]
+
+    # as published, and what has no config; by name, by `config:`, and what has nothing published
+    assert [row[0] for row in rows] == ['Parc-ConvNeXt-XT', 'MobileViT-S', 'ResNet50', 'extra']
+    assert [row[4] for row in rows] == ['7.41 M', '5.6 M', '26 M', '-']
+    assert [row[6] for row in rows] == ['0.6 G', '2.01 G', '-', '-']
+    assert rows[2][1:4] == ['no config', '-', '-'] and rows[2][5] == '-'
+    for row, name in zip((rows[0], rows[1], rows[3]), NAMES):
+        assert row[1] == f'[{name}](family/{name}.py)'
+        assert (configs / 'family' / f'{name}.py').is_file()
+        assert row[2] == '64 x 64'
+        assert 5e5 < int(row[3].replace(',', '')) < 2e6
+        direct, matmul, fft = (float(n) for n in row[5].removesuffix(' G').split(' / '))
+        assert direct == matmul and 0.01 < fft < 0.1
+
+
+def test_a_changed_number_is_noticed(configs: Path) -> None:
+    """Ours, the paper's, or the model's own."""
+    for name in NAMES[1:]:
+        (configs / 'family' / f'{name}.py').unlink()
+    assert_stale(configs)
+    run(configs)
+    readme, published = configs / 'README.md', configs.parent / 'published.yaml'
+    text = readme.read_text()
+    (count,) = re.findall(r'\d+,\d+', text)
+    readme.write_text(text.replace(count, count[:-1] + str((int(count[-1]) + 1) % 10)))
+    assert_stale(configs)
+    readme.write_text(text)
+    published.write_text(PUBLISHED.replace('7.41', '7.42'))
+    assert_stale(configs)
+    published.write_text(PUBLISHED)
+    assert run(configs, '--check')
+    with (configs / 'family' / f'{NAMES[0]}.py').open('a') as file:
+        file.write('model = dict(head=dict(num_classes=9))\n')
+    assert_stale(configs)
+
+
+@pytest.mark.parametrize('text', [None, '# no marks\n', f'{BEGIN}\n', f'{END}\n{BEGIN}\n'])
+def test_readme_without_a_place(configs: Path, text: str | None) -> None:
+    readme = configs / 'README.md'
+    if text is None:
+        readme.unlink()
+    else:
+        readme.write_text(text)
+    said = run(configs, status=1)
+    assert said.startswith("error: 'cls/README.md' has no place for the table: add")
+    assert said.count('\n') == 1
+    assert (readme.read_text() if readme.exists() else None) == text
+
+
+@pytest.mark.slow
+def test_ours_is_up_to_date(tmp_path: Path) -> None:
+    result = run_tool(TOOL, '--check', cwd=tmp_path)
+    assert result.returncode == 0, result.stderr

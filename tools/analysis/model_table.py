@@ -1,0 +1,109 @@
+#!/usr/bin/env python
+"""Write the table of classification models, ours beside the published ones, into a README.
+
+A config belongs to the published model that the first part of its name spells, hyphens and case
+aside (parc-convnext-xt_32xb128_in1k.py is ParC-ConvNeXt-XT), or that says `config: NAME`.
+"""
+
+import argparse
+import os
+import re
+import warnings
+from pathlib import Path
+
+try:
+    from mmengine.fileio import load
+    from mmengine.logging import MMLogger
+
+    from mmparc import engine
+    from mmparc.analysis import Report, count_config
+except ImportError as error:
+    raise SystemExit(
+        f'error: {error.name or error} is not installed in this Python: '
+        'run `make env`, then `. .venv/bin/activate`'
+    ) from None
+
+ROOT = Path(__file__).parents[2]
+BEGIN = '<!-- begin: written by tools/analysis/model_table.py -->'
+END = '<!-- end -->'
+HEADER = (
+    '| model | config | image | parameters | paper | multiply-adds | paper |',
+    '|---|---|---|---|---|---|---|',
+)
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument('--check', action='store_true', help='write nothing; fail if it is stale')
+    parser.add_argument(
+        '--configs', type=Path, default=ROOT / 'configs/cls', help='where the *_in1k*.py lie'
+    )
+    parser.add_argument('--published', type=Path, default=ROOT / 'configs/paper_tables.yaml')
+    parser.add_argument('--readme', type=Path, help='default: README.md beside the configs')
+    return parser.parse_args()
+
+
+def spelling(name: str) -> str:
+    return re.sub('[^a-z0-9]', '', name.lower())
+
+
+def make_table(configs: list[Path], published: list[dict], folder: Path) -> str:
+    """The published models in their order, then the others; links start from ``folder``."""
+    by_model: dict[str, list[Path]] = {}
+    for path in configs:
+        by_model.setdefault(spelling(path.stem.partition('_')[0]), []).append(path)
+    lines = [*HEADER]
+    for paper in published:
+        found = by_model.pop(spelling(paper.get('config') or paper['model']), [None])
+        lines += [row(paper['model'], path, paper, folder) for path in found]
+    for paths in by_model.values():
+        lines += [row(path.stem.partition('_')[0], path, {}, folder) for path in paths]
+    return '\n'.join(lines)
+
+
+def row(model: str, path: Path | None, paper: dict, folder: Path) -> str:
+    params, madds = paper.get('params'), paper.get('madds')
+    published = [f'{params} M' if params else '-', f'{madds} G' if madds else '-']
+    if path is None:
+        cells = [model, 'no config', '-', '-', published[0], '-', published[1]]
+    else:
+        report = count_config(engine.load_config(str(path)))
+        link = f'[{path.stem}]({Path(os.path.relpath(path, folder)).as_posix()})'
+        image = '{} x {}'.format(*report.size)
+        cells = [model, link, image, f'{report.params:,}', published[0], madds_of(report)]
+        cells.append(published[1])
+    return f'| {" | ".join(cells)} |'
+
+
+def madds_of(report: Report) -> str:
+    """One number, or with ParC one a backend; and what was not counted."""
+    totals = [f'{count.total / 1e9:.4f}' for count in report.counts.values()]
+    unknown = {op for count in report.counts.values() for op in count.unknown}
+    text = ' / '.join(totals) + ' G'
+    return f'{text} without {", ".join(sorted(unknown))}' if unknown else text
+
+
+@engine.exit_on_user_error
+def main() -> None:
+    args = parse_args()
+    readme = Path(os.path.relpath(args.readme or args.configs / 'README.md'))
+    text = readme.read_text() if readme.is_file() else ''
+    before, begin, rest = text.partition(BEGIN)
+    _, end, after = rest.partition(END)
+    if not (begin and end):
+        raise engine.UserError(f"'{readme}' has no place for the table: add '{BEGIN}' and '{END}'")
+    warnings.simplefilter('ignore')  # upstream's constructors and the trace
+    MMLogger.get_current_instance().setLevel('ERROR')
+    configs = sorted(args.configs.glob('**/*_in1k*.py'))
+    table = make_table(configs, load(args.published)['classification'], readme.parent)
+    fresh = f'{before}{BEGIN}\n{table}\n{END}{after}'
+    if args.check:
+        if fresh != text:
+            raise engine.UserError(f"'{readme}' is stale: run tools/analysis/model_table.py")
+    else:
+        readme.write_text(fresh)
+    print(f'{readme}: {"up to date" if fresh == text else "written"}')
+
+
+if __name__ == '__main__':
+    main()
