@@ -19,9 +19,7 @@ FAMILIES = {
     'parc_convnext': Family(convnext.backbone_config, one_by_one(convnext.official_name)),
     'parc_resnet': Family(resnet.backbone_config, one_by_one(resnet.official_name)),
     'parc_mobilenetv2': Family(mobilenetv2.backbone_config, mobilenetv2.official_names),
-    'parcnet': Family(
-        parcnet.backbone_config, one_by_one(parcnet.official_name), parcnet.COPIES
-    ),
+    'parcnet': Family(parcnet.backbone_config, one_by_one(parcnet.official_name), parcnet.COPIES),
 }
 NAMED = 5  # how many names an error lists
 

@@ -222,34 +222,6 @@ def test_height_and_width_exchanged(size):
     assert relative_error(wrong[3].mT, expected[3]) > 1e-3
 
 
-def test_channels_last():
-    model = in_eval(build().double())
-    image = torch.randn(2, 3, 97, 131, dtype=torch.float64)
-    with torch.no_grad():
-        expected = model(image)
-        last = torch.channels_last
-        outputs = model.to(memory_format=last)(image.contiguous(memory_format=last))
-    for a, b in zip(outputs, expected, strict=True):
-        assert_close(a, b, 1e-10)
-
-
-@pytest.mark.parametrize('dtype', [torch.bfloat16, torch.float16], ids=str)
-def test_autocast(dtype):
-    """As far from float32 as the plain network is, within a factor of two."""
-    errors = {}
-    image = torch.randn(2, 3, 97, 131)
-    for name, model in (('parc', build()), ('plain', MobileNetV2(**NARROW))):
-        model.init_weights()
-        model.eval()
-        with torch.no_grad():
-            expected = model(image)[-1]
-            with torch.autocast('cpu', dtype):
-                output = model(image)[-1]
-        assert output.dtype is dtype
-        errors[name] = relative_error(output, expected)
-    assert errors['parc'] < 2 * errors['plain'] < 0.2, errors
-
-
 def test_every_parameter_gets_a_gradient():
     """With the norms' own statistics: else a norm takes a constant such as ParC's bias out."""
     model = build(norm_eval=True, out_indices=(1, 2, 4, 6, 7))
