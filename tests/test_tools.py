@@ -16,6 +16,7 @@ import pytest
 import torch
 from helpers import ROOT, run_tool
 from mmengine.config import Config
+from mmengine.registry import MODELS, DefaultScope
 
 CONFIGS = {
     'cls': ROOT / 'configs/cls/convnext/parc-convnext-micro_tiny.py',
@@ -26,6 +27,7 @@ MASK_RCNN = ROOT / 'configs/det/convnext/mask-rcnn_parc-convnext-xt_fpn_1x_coco.
 RETINANET = 'mmdet::retinanet/retinanet_r50_fpn_1x_coco.py'
 TRAIN, VAL, BATCH = 16, 8, 8  # images, and images in a step: two steps an epoch
 SIZES = ('--train', TRAIN, '--val', VAL)
+FAMILIES = sorted(path.name for path in ROOT.glob('configs/cls/*/'))
 METRICS = {'cls': 'accuracy/top1', 'det': 'coco/bbox_mAP_50', 'seg': 'mIoU'}
 TOOLS = sorted(path for path in ROOT.glob('tools/**/*') if path.suffix in ('.py', '.sh'))
 # make_env.py is what installs the packages.
@@ -76,6 +78,11 @@ def short(task: str, root: Path, steps: int) -> list[str]:
         f'default_hooks.checkpoint.interval={period}',
         'default_hooks.logger.interval=1',
     ]
+
+
+def small_leaf(task: str, family: str) -> Path:
+    (config,) = ROOT.glob(f'configs/{task}/{family}/*parc*_tiny.py')
+    return config
 
 
 def rates(work_dir: Path) -> dict[int, float]:
@@ -171,6 +178,34 @@ def test_train_test_and_resume(task: str, data, tmp_path: Path) -> None:
             expected = cfg.optim_wrapper.optimizer.lr * factor
             assert group['initial_lr'] == pytest.approx(expected)
     assert scale != 1
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('family', FAMILIES)
+def test_from_classification_to_detection_and_segmentation(family: str, data, tmp_path: Path):
+    """A short run of each family on each task; the classifier's backbone starts the others, whole.
+
+    Its images have another size, so that kernels and embeddings are resized on the way.
+    """
+    classifier = small_leaf('cls', family)
+    run('tools/train.py', classifier, *short('cls', data('cls'), 2), cwd=tmp_path)
+    first, trained = checkpoint_after('cls', tmp_path / 'work_dirs/cls' / classifier.stem, 2)
+    start = 'model.backbone.init_cfg'
+    start = [f'{start}.type=Pretrained', f'{start}.checkpoint={first}', f'{start}.prefix=backbone.']
+    for task in ('det', 'seg'):
+        config = small_leaf(task, family)
+        options = [*short(task, data(task), 2), *start]
+        said = run('tools/train.py', config, '--min-loaded', 1, *options, cwd=tmp_path)
+        assert f'100.0% of {first} is loaded into backbone' in said
+        assert ' (interpolate)' in said  # something was resized
+        _, downstream = checkpoint_after(task, tmp_path / 'work_dirs' / task / config.stem, 2)
+        # and back, strictly: all of the classifier's backbone is there
+        with DefaultScope.overwrite_default_scope('mmpretrain'):
+            model = MODELS.build(Config.fromfile(classifier).model)
+        back = {k: downstream['state_dict'].get(k, v) for k, v in trained['state_dict'].items()}
+        shared = [k for k in back if k.startswith('backbone.')]
+        assert shared and not [k for k in shared if k not in downstream['state_dict']]
+        model.load_state_dict(back, strict=True)
 
 
 @pytest.mark.slow
