@@ -14,13 +14,13 @@ from mmdet.engine.optimizers import LearningRateDecayOptimizerConstructor as Mmd
 from mmengine.config import Config
 from mmengine.optim import build_optim_wrapper
 from mmengine.registry import MODELS, DefaultScope
-from mmpretrain.models import ConvNeXt, ResNet
+from mmpretrain.models import ConvNeXt, MobileNetV2, ResNet
 from mmseg.engine.optimizers import LearningRateDecayOptimizerConstructor as MmsegConstructor
 from torch import nn
 
 from mmparc import engine
 from mmparc.engine.layer_decay import LayerDecayOptimWrapperConstructor
-from mmparc.models import ParCConvNeXt
+from mmparc.models import ParCConvNeXt, ParCMobileNetV2
 
 LR, WEIGHT_DECAY = 3e-4, 0.05
 OPTIMIZER = dict(type='AdamW', lr=LR, weight_decay=WEIGHT_DECAY)
@@ -28,7 +28,7 @@ OPTIMIZER = dict(type='AdamW', lr=LR, weight_decay=WEIGHT_DECAY)
 DEPTHS = {6: [3, 3, 9, 3], 12: [3, 3, 27, 3]}
 TINY = {
     'mmpretrain': 'cls/convnext/{}convnext-micro_tiny.py',
-    'mmdet': 'det/convnext/atss_{}convnext-micro_fpn_tiny.py',
+    'mmdet': 'det/convnext/centernet-update_{}convnext-micro_hrfpn_tiny.py',
     'mmseg': 'seg/convnext/{}convnext-micro_upernet_tiny.py',
 }
 both_types = pytest.mark.parametrize('decay_type', ['layer_wise', 'stage_wise'])
@@ -204,6 +204,17 @@ def test_what_follows_the_stages_learns_as_the_head() -> None:
         assert layers[f'backbone.{name}.weight'] == layers[f'backbone.{name}.bias'] == layer
 
 
+@pytest.mark.parametrize('backbone', [MobileNetV2, ParCMobileNetV2])
+def test_stages_need_no_get_layer_depth(backbone: type) -> None:
+    """Which mmpretrain's MobileNetV2 lacks; with num_layers given, stages are enough."""
+    layers = layers_of(Model(backbone(0.1)), 7, decay_type='stage_wise', num_layers=7)
+    expected = {'conv1.conv': 0, **{f'layer{i}.0.conv.0.conv': i for i in range(1, 8)}}
+    for name, layer in {**expected, 'conv2.conv': 8}.items():
+        assert layers[f'backbone.{name}.weight'] == layer
+    mixers = {name.split('.')[1]: i for name, i in layers.items() if '.conv_h.' in name}
+    assert mixers == ({f'layer{i}': i for i in (4, 5, 6)} if backbone is ParCMobileNetV2 else {})
+
+
 # Groups
 
 
@@ -247,7 +258,7 @@ def test_by_name_in_every_task(scope: str, decay_type: str, parc: str) -> None:
     assert set(found) == {name for name, _ in model.named_parameters()}
     outside = {lr for name, (lr, _) in found.items() if not name.startswith('backbone.')}
     assert outside == {cfg.optim_wrapper.optimizer.lr}
-    assert len({lr for lr, _ in found.values()}) == {'layer_wise': 7, 'stage_wise': 6}[decay_type]
+    assert len({lr for lr, _ in found.values()}) == 6  # the stem, four stages, the head
     embeddings = {decay for name, (_, decay) in found.items() if name.endswith('pos_embed')}
     assert embeddings == ({0.0} if parc else set())
     if not parc:  # upstream's takes any model
@@ -321,11 +332,12 @@ def test_optimizer_without_what_is_scaled(missing: str) -> None:
     'model, decay_type, said',
     [
         (lambda: Model(nn.Conv2d(3, 3, 1)), 'stage_wise', "backbone 'Conv2d' lacks: take"),
+        (lambda: Model(MobileNetV2(0.1)), 'layer_wise', "lacks: take.*set decay_type='stage_wise'"),
         (lambda: nn.Linear(3, 3), 'layer_wise', "backbone 'NoneType' lacks: take"),
         (lambda: Model(resnet(18)), 'layer_wise', "'ResNet' does not know.*take another depth"),
         (lambda: Model(Flat()), 'stage_wise', "no stages in the backbone 'Flat'.*'layer_wise'"),
     ],
-    ids=['no method', 'no backbone', 'ResNet-18', 'no stages'],
+    ids=['no method', 'MobileNetV2', 'no backbone', 'ResNet-18', 'no stages'],
 )
 def test_backbones_that_do_not_fit(model, decay_type: str, said: str) -> None:
     constructor = LayerDecayOptimWrapperConstructor(

@@ -44,7 +44,8 @@ class LayerDecayOptimWrapperConstructor(LearningRateDecayOptimWrapperConstructor
             - decay_rate (float): usually below 1.
             - decay_type (str): 'layer_wise', by the layers of ``get_layer_depth`` (the default), or
               'stage_wise': the stages are layers 1, 2, ..., and what comes before or between them
-              (the stem, ConvNeXt's downsampling) is layer 0.
+              (the stem, ConvNeXt's downsampling) is layer 0. With num_layers it takes any backbone
+              that names its stages, mmpretrain's MobileNetV2 too.
             - num_layers (int): by default the backbone's own number of layers, which is 6 for
               ConvNeXt-T and ResNet-50, and 12 for ConvNeXt-S and above.
             - bias_decay_mult, norm_decay_mult, flat_decay_mult, custom_keys: as in mmpretrain's
@@ -87,24 +88,15 @@ class LayerDecayOptimWrapperConstructor(LearningRateDecayOptimWrapperConstructor
         """The layer of each parameter by name, and the number of all layers with 0 and the last."""
         backbone = getattr(model, 'backbone', None)
         what = f"the backbone '{type(backbone).__name__}'"
-        if not hasattr(backbone, 'get_layer_depth'):
-            raise ValueError(
-                f'layer decay needs get_layer_depth(), which {what} lacks: take one of mmparc or '
-                'mmpretrain that has it, or leave out the constructor of optim_wrapper'
-            )
         names = [name for name, _ in model.named_parameters(remove_duplicate=False)]
         inside = [name for name in names if name.startswith(PREFIX)]
-        try:
-            depths = {name: backbone.get_layer_depth(name, PREFIX) for name in inside}
-        except NotImplementedError:  # mmpretrain's ResNet-18, for one
-            raise ValueError(
-                f'get_layer_depth() of {what} does not know its number of blocks: take another '
-                'depth, or leave out the constructor of optim_wrapper'
-            ) from None
-        own = depths[inside[0]][1] - 2
         number = self.paramwise_cfg['num_layers']
-        number = own if number is None else number
-        if self.paramwise_cfg['decay_type'] == 'layer_wise':
+        layer_wise = self.paramwise_cfg['decay_type'] == 'layer_wise'
+        if layer_wise or number is None:
+            depths = _depths(backbone, inside, what)
+            own = depths[inside[0]][1] - 2
+            number = own if number is None else number
+        if layer_wise:
             # Upstream's layers are those of get_layer_depth, except that the last stage is always
             # layer num_layers: layers which the backbone does not have lie in front of it.
             layers = {n: d + (number - own if d >= own else 0) for n, (d, _) in depths.items()}
@@ -118,6 +110,22 @@ class LayerDecayOptimWrapperConstructor(LearningRateDecayOptimWrapperConstructor
                 f'than the head: set num_layers={needed}'
             )
         return {name: layers.get(name, number + 1) for name in names}, number + 2
+
+
+def _depths(backbone: nn.Module, names: list[str], what: str) -> dict[str, tuple[int, int]]:
+    """The backbone's own layer of each parameter, and how many it has."""
+    if not hasattr(backbone, 'get_layer_depth'):
+        raise ValueError(
+            f'layer decay needs get_layer_depth(), which {what} lacks: take one of mmparc or '
+            "mmpretrain that has it, or set decay_type='stage_wise' and num_layers"
+        )
+    try:
+        return {name: backbone.get_layer_depth(name, PREFIX) for name in names}
+    except NotImplementedError:  # mmpretrain's ResNet-18, for one
+        raise ValueError(
+            f'get_layer_depth() of {what} does not know its number of blocks: take another '
+            "depth, or set decay_type='stage_wise' and num_layers"
+        ) from None
 
 
 def _stages(names: list[str], what: str) -> dict[str, int]:
