@@ -1,0 +1,7 @@
+_base_ = [
+    'mmpretrain::convnext/convnext-base_32xb128_in1k.py',
+    '../../_base_/backbones/convnext-b.py',
+]
+
+model = dict(backbone=_base_.plain)
+optim_wrapper = dict(paramwise_cfg=dict(custom_keys={'.pos_embed': dict(decay_mult=0.0)}))

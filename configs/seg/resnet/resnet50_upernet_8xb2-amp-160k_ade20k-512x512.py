@@ -1,0 +1,25 @@
+# UperNet with ConvNeXt's ADE20K recipe: 160k iterations, 8 x 2 images, AdamW, stage-wise decay.
+_base_ = [
+    'mmseg::convnext/convnext-tiny_upernet_8xb2-amp-160k_ade20k-512x512.py',
+    '../../_base_/backbones/resnet50.py',
+]
+
+model = dict(
+    backbone=dict(
+        _delete_=True,
+        **_base_.plain,
+        out_indices=[0, 1, 2, 3],
+        drop_path_rate=0.1,
+        norm_cfg=dict(type='SyncBN'),
+        init_cfg=dict(
+            type='Pretrained',
+            checkpoint='work_dirs/cls/resnet50_32xb128_in1k/epoch_300.pth',
+            prefix='backbone.',
+        ),
+    ),
+    decode_head=dict(in_channels=_base_.channels),
+    auxiliary_head=dict(in_channels=_base_.channels[2]),
+)
+# mmseg's own constructor takes ConvNeXt alone. Its settings suit the four stages of ResNet too.
+optim_wrapper = dict(constructor='mmparc.LayerDecayOptimWrapperConstructor')
+auto_scale_lr = dict(enable=False, base_batch_size=16)
