@@ -456,3 +456,45 @@ def test_initial_values():
     embedding = torch.cat(embeddings)
     assert abs(embedding.std() - 1) < 0.02 and embedding.mean().abs() < 0.02
     assert embedding.abs().max() > 3.5
+
+
+# ----------------------------------------------------------------------------------------------
+# Output stride 16
+
+
+def test_output_stride():
+    """Layer 5 keeps layer 4's resolution; kernels and embeddings follow, from stride 32 too.
+
+    The oracle is the model of stride 32 whose one strided convolution in layer 5 is set to 1: its
+    kernels are then resized in each forward pass.
+    """
+    coarse, fine = build().eval(), build(output_stride=16).eval()
+    randomized(coarse)
+    fine.load_state_dict(coarse.state_dict(), strict=True)
+    lengths = [
+        {m.kernel_size for m in layer.modules() if isinstance(m, ParCConv)} for layer in fine.layers
+    ]
+    assert lengths == [set(), set(), {8}, {4}, {4}]
+    x = torch.randn(2, 3, 64, 64)
+    with torch.no_grad():
+        before = coarse(x)
+        coarse.layers[4][0].conv[1].conv.stride = (1, 1)
+        for output, expected in zip(fine(x), coarse(x), strict=True):
+            assert_close(output, expected, 1e-5)
+        assert [o.shape[-1] for o in fine(x)] == [32, 16, 8, 4, 4, 4]
+        assert [o.shape[-1] for o in before] == [32, 16, 8, 4, 2, 2]
+        # control
+        shuffle(fine.layers[4][1].global_rep[0].half1.conv1.weight)
+        assert relative_error(fine(x)[4], coarse(x)[4]) > 1e-3
+
+
+@pytest.mark.parametrize('image', IMAGES, ids=str)
+def test_output_stride_any_size(image):
+    outputs = build(output_stride=16).eval()(torch.randn(image[0], 3, *image[1:]))
+    assert outputs[3].shape[2:] == outputs[4].shape[2:] == outputs[5].shape[2:]
+    assert outputs[3].shape[2:] == tuple(-(-size // 16) for size in image[1:])
+
+
+def test_unknown_output_stride():
+    with pytest.raises(ValueError, match='output_stride must be 16 or 32'):
+        build(output_stride=64)

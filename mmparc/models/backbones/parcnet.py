@@ -51,8 +51,8 @@ class InvertedResidual(mobilenet_v2.InvertedResidual):
 class ParCNet(BaseBackbone):
     """ParC-Net; takes images of any size, (B, 3, H, W).
 
-    Its layers 1 to 5 have strides 2, 4, 8, 16 and 32; ParC is in layers 3 to 5. A training step
-    needs at least two images, see :mod:`mmparc.models.layers.local_global`.
+    Its layers 1 to 5 have strides 2, 4, 8, 16 and 32 (see ``output_stride``); ParC is in layers 3
+    to 5. A training step needs at least two images, see :mod:`mmparc.models.layers.local_global`.
 
     Args:
         arch: a name of ``arch_settings``, or a dict with the keys of one of them: the stem's kernel
@@ -61,6 +61,9 @@ class ParCNet(BaseBackbone):
             'sum' for the fusion.
         img_size: the training resolution, one number or (height, width). It gives the kernels'
             lengths: each layer's own resolution at that size.
+        output_stride: 32, or 16 for segmentation: layer 5 then has layer 4's resolution, with no
+            convolution dilated for it (ParC sees the whole map as before). Checkpoints of either
+            load into the other, the kernels resized.
         resize: how kernels follow maps of other lengths, see :func:`mmparc.ops.resize_taps`.
         backend: 'auto' or one of :data:`mmparc.ops.BACKENDS`.
         out_indices: which outputs to return; 0 to 4 are layers 1 to 5, 5 the final 1x1 convolution.
@@ -114,6 +117,7 @@ class ParCNet(BaseBackbone):
         self,
         arch: str | dict = 's',
         img_size: int | tuple[int, int] = 256,
+        output_stride: int = 32,
         resize: str = 'interpolate',
         backend: str = 'auto',
         out_indices: int | Sequence[int] = (5,),
@@ -127,6 +131,8 @@ class ParCNet(BaseBackbone):
         self.out_indices = self._check_indices(out_indices)
         if frozen_stages not in range(-1, 6):
             raise ValueError(f'frozen_stages must be from -1 to 5, got {frozen_stages}')
+        if output_stride not in (16, 32):
+            raise ValueError(f'output_stride must be 16 or 32, got {output_stride}')
         self.frozen_stages = frozen_stages
         self.norm_eval = norm_eval
 
@@ -142,12 +148,12 @@ class ParCNet(BaseBackbone):
         layers = []
         in_channels = arch['stem_channels']
         for i, channels in enumerate(arch['channels']):
-            stride = 1 if i == 0 else 2
+            total_stride = min(2 ** (i + 1), output_stride)
+            stride = 1 if i == 0 or 2 ** (i + 1) > output_stride else 2
             blocks = [InvertedResidual(in_channels, channels, stride, with_cp)]
             if i == 1:
                 blocks += [InvertedResidual(channels, channels, 1, with_cp) for _ in range(2)]
             elif i > 1:
-                total_stride = 2 ** (i + 1)
                 unit = LocalGlobalUnit(
                     channels,
                     arch['inner_channels'][i - 2],
