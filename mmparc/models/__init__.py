@@ -2,8 +2,10 @@
 
 from .backbones import ParCConvNeXt, ParCMobileNetV2, ParCNet, ParCResNet
 from .layers import ParCConv, ParCMixer
+from .multi_scale import MultiScaleClsDataPreprocessor
 
 __all__ = [
+    'MultiScaleClsDataPreprocessor',
     'ParCConv',
     'ParCConvNeXt',
     'ParCMixer',
