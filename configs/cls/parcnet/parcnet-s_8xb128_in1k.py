@@ -1,0 +1,3 @@
+_base_ = './mobilevit-s_8xb128_in1k.py'
+
+model = dict(backbone=_base_.parc)
