@@ -20,7 +20,7 @@ CONFIGS = ROOT / 'configs'
 XT = 'cls/convnext/{}convnext-xt_32xb128_in1k.py'
 TINY = {
     'cls': 'cls/convnext/{}convnext-micro_tiny.py',
-    'det': 'det/convnext/atss_{}convnext-micro_fpn_tiny.py',
+    'det': 'det/convnext/centernet-update_{}convnext-micro_hrfpn_tiny.py',
     'seg': 'seg/convnext/{}convnext-micro_upernet_tiny.py',
 }
 MASK_RCNN = 'det/convnext/mask-rcnn_{}convnext-xt_fpn_1x_coco.py'

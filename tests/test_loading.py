@@ -122,8 +122,9 @@ def test_share_of_a_checkpoint(checkpoint, log, tmp_path):
     head = 33 * 5
     share = 1 - head / sum(p.numel() for p in classifier(224).state_dict().values())
     engine.check_loaded_share(model, path, 0.5)
-    message = log[-1]
+    message, anew = log[-2:]
     assert message.startswith(f'{share:.1%} of') and 'head.fc.weight, head.fc.bias' in message
+    assert anew == 'the model: head.fc.weight, head.fc.bias start anew'
     with pytest.raises(engine.UserError, match='--min-loaded'):
         engine.check_loaded_share(model, path, share + 0.001)
 
@@ -146,3 +147,68 @@ def test_share_of_pretrained_backbones(checkpoint, log):
     log.clear()
     engine.check_loaded_share(plain, None, 1.0)
     assert not log
+
+
+def test_what_starts_anew_is_told(checkpoint, log, tmp_path):
+    """A plain network's weights fill all but the mixers of its ParC twin."""
+    _, path = checkpoint
+    plain = tmp_path / 'plain.pth'
+    weights = {k: v for k, v in torch.load(path)['state_dict'].items() if 'conv_h' not in k}
+    torch.save({'state_dict': weights}, plain)
+    engine.check_loaded_share(classifier(224), str(plain), 1.0)
+    assert log[-1].startswith('the model: backbone.stages.2.1.depthwise_conv.conv_h.weight, ')
+    assert log[-1].endswith('and 2 more start anew')
+    larger = classifier(320)
+    log.clear()
+    engine.check_loaded_share(larger, path, 1.0)
+    assert len(log) == 1  # nothing does
+
+
+def test_no_checkpoint_of_ours(checkpoint, tmp_path):
+    """The layout of the authors' code, and of no weights at all."""
+    weights = torch.load(checkpoint[1])['state_dict']
+    other = tmp_path / 'other.pth'
+    torch.save({'model': weights, 'epoch': 3}, other)
+    with pytest.raises(engine.UserError, match=r'^[^\n]* tools/convert_official.py$'):
+        engine.check_loaded_share(classifier(224), str(other), 0.0)
+
+
+def test_prefixes_as_mmengine_reads_them(checkpoint, tmp_path):
+    """DataParallel's is dropped for a whole model, but stands before no other prefix."""
+    wrapped = tmp_path / 'wrapped.pth'
+    weights = torch.load(checkpoint[1])['state_dict']
+    torch.save({'state_dict': {f'module.{k}': v for k, v in weights.items()}}, wrapped)
+    engine.check_loaded_share(classifier(224), str(wrapped), 1.0)
+    rule = dict(type='Pretrained', checkpoint=str(wrapped), prefix='backbone.')
+    model = classifier(224, init_cfg=rule)
+    with pytest.raises(engine.UserError, match=r'^only 0\.0%'):
+        engine.check_loaded_share(model, None, 0.1)
+    with pytest.raises(AssertionError, match='not in the pretrained model'):
+        model.init_weights()
+
+
+def test_a_backbone_that_converts_names_is_not_judged_by_them(checkpoint, log):
+    model = classifier(224, init_cfg=dict(type='Pretrained', checkpoint='none.pth'))
+    model.backbone.convert_weights = True
+    engine.check_loaded_share(model, None, 1.0)
+    assert log[-1].endswith('not checked')
+
+
+def test_only_a_whole_model_is_tested(checkpoint, tmp_path):
+    saved, path = checkpoint
+    model = classifier(320)
+    engine.check_whole_model(model, path)
+    assert torch.equal(model.head.fc.weight, saved.head.fc.weight)
+
+    partial = tmp_path / 'partial.pth'
+    weights = torch.load(path)['state_dict']
+    kernel = 'backbone.stages.2.1.depthwise_conv.conv_h.weight'
+    torch.save({'state_dict': {k: v for k, v in weights.items() if k != kernel}}, partial)
+    with pytest.raises(engine.UserError, match=rf'^[^\n]*lacks {kernel};[^\n]*$'):
+        engine.check_whole_model(classifier(224), str(partial))
+    with pytest.raises(engine.UserError, match=r'^[^\n]*size mismatch for head\.fc[^\n]*$'):
+        engine.check_whole_model(classifier(224, num_classes=7), path)
+    weights[kernel] = weights[kernel][:4]
+    torch.save({'state_dict': weights}, partial)
+    with pytest.raises(engine.UserError, match=r'^[^\n]*only the last axis[^\n]*$'):
+        engine.check_whole_model(classifier(224), str(partial))

@@ -48,6 +48,8 @@ def main() -> None:
     runner = Runner.from_cfg(cfg)
     if untrained:
         runner.model.init_weights()
+    else:
+        engine.check_whole_model(runner.model, cfg.load_from)
     runner.test()
 
 

@@ -8,7 +8,8 @@ import argparse
 import os
 
 try:
-    from mmengine.runner import Runner
+    from mmengine.logging import print_log
+    from mmengine.runner import Runner, find_latest_checkpoint
 
     from mmparc import engine
 except ImportError as error:
@@ -62,9 +63,14 @@ def main() -> None:
         engine.enable_auto_scale_lr(cfg)
     if args.no_pretrained:
         engine.drop_pretrained(cfg)
-    if args.resume is not None:
-        cfg.resume = True
-        cfg.load_from = None if args.resume == 'auto' else args.resume
+    if args.resume == 'auto':
+        cfg.resume = find_latest_checkpoint(cfg.work_dir) is not None
+        if cfg.resume:
+            cfg.load_from = None  # the work directory's latest
+        else:
+            print_log(f'{cfg.work_dir} has no checkpoint to resume: a new run', 'current')
+    elif args.resume:
+        cfg.resume, cfg.load_from = True, args.resume
 
     engine.check_model_types(cfg)
     engine.check_pretrained(cfg)
@@ -76,7 +82,7 @@ def main() -> None:
     engine.allow_mmengine_checkpoints()
     engine.avoid_missing_cuda_ops(cfg)
     runner = Runner.from_cfg(cfg)
-    if args.resume is None:
+    if not cfg.get('resume'):
         engine.check_loaded_share(runner.model, cfg.get('load_from'), args.min_loaded)
     runner.train()
 

@@ -14,7 +14,7 @@ from .config import (
 )
 from .device import avoid_missing_cuda_ops
 from .errors import UserError, exit_on_user_error
-from .loading import check_loaded_share
+from .loading import check_loaded_share, check_whole_model
 
 __all__ = [
     'UserError',
@@ -26,6 +26,7 @@ __all__ = [
     'check_loaded_share',
     'check_model_types',
     'check_pretrained',
+    'check_whole_model',
     'config_of',
     'drop_pretrained',
     'enable_auto_scale_lr',

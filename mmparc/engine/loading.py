@@ -1,10 +1,11 @@
-"""How much of a checkpoint a model will take, said before the training begins.
+"""What a model will take of a checkpoint, said before it runs.
 
 mmengine loads what fits and logs the rest, so that a checkpoint of another model, or one saved
-under other names, would go unnoticed and the training start from random weights.
+under other names, would go unnoticed and the run start from random weights.
 """
 
-from collections.abc import Iterator
+import logging
+from collections.abc import Iterator, Sequence
 
 from mmengine.logging import print_log
 from mmengine.model import is_model_wrapper
@@ -12,6 +13,8 @@ from mmengine.runner.checkpoint import _load_checkpoint
 from torch import Tensor, nn
 
 from .errors import UserError
+
+NAMED = 4  # how many names a message lists
 
 
 def check_loaded_share(model: nn.Module, load_from: str | None, minimum: float) -> None:
@@ -23,24 +26,55 @@ def check_loaded_share(model: nn.Module, load_from: str | None, minimum: float) 
         minimum: the least share of a checkpoint's values that has to find a place, 0 to 1.
 
     Raises:
-        UserError: if less than that fits.
+        UserError: if less than that fits, or a checkpoint holds no weights.
     """
-    model = model.module if is_model_wrapper(model) else model
+    model = _unwrapped(model)
     for name, module, path, prefix in _starting_points(model, load_from):
+        if getattr(module, 'convert_weights', False):  # mmdet's Swin and PVT
+            print_log(f'{name} renames the weights of {path} itself: not checked', 'current')
+            continue
         saved = _weights(path, prefix)
-        total = sum(value.numel() for value in saved.values())
         left = [key for key, value in saved.items() if not _fits(module, key, value)]
+        total = sum(value.numel() for value in saved.values())
         share = 1 - sum(saved[key].numel() for key in left) / total if total else 0.0
         message = f'{share:.1%} of {path} is loaded into {name}'
         if left:
-            more = f' and {len(left) - 4} more' if len(left) > 4 else ''
-            message += f' (not {", ".join(left[:4])}{more})'
+            message += f' (not {_listed(left)})'
         if share < minimum:
             raise UserError(
                 f'only {message}: start from a checkpoint of this model, or lower the least share '
                 f'with --min-loaded (now {minimum})'
             )
-        print_log(message, logger='current')
+        print_log(message, 'current')
+        if missing := _missing(module, saved):
+            print_log(f'{name}: {_listed(missing)} start anew', 'current', logging.WARNING)
+
+
+def check_whole_model(model: nn.Module, load_from: str) -> None:
+    """Make sure, by loading it, that a checkpoint holds the whole of the model that is tested.
+
+    Raises:
+        UserError: if a part of the model is not in it, or has another shape there.
+    """
+    try:
+        keys = _unwrapped(model).load_state_dict(_weights(load_from, ''), strict=False)
+        problem = keys.missing_keys and f'it lacks {_listed(keys.missing_keys)}'
+    except (RuntimeError, ValueError) as error:  # torch's, and ResizedOnLoad's
+        problem = ' '.join(str(error).split())
+    if problem:
+        raise UserError(
+            f"'{load_from}' is no checkpoint of this model: {problem}; test it with the config "
+            'that it was trained with'
+        )
+
+
+def _unwrapped(model: nn.Module) -> nn.Module:
+    return model.module if is_model_wrapper(model) else model
+
+
+def _listed(names: Sequence[str]) -> str:
+    more = f' and {len(names) - NAMED} more' if len(names) > NAMED else ''
+    return ', '.join(names[:NAMED]) + more
 
 
 def _starting_points(
@@ -57,15 +91,26 @@ def _starting_points(
 
 
 def _weights(path: str, prefix: str) -> dict[str, Tensor]:
+    """A checkpoint's tensors below ``prefix``, by the names that mmengine will look for."""
     checkpoint = _load_checkpoint(path, map_location='cpu')
     state_dict = checkpoint.get('state_dict', checkpoint)
-    prefix = prefix + '.' if prefix and not prefix.endswith('.') else prefix
-    names = {key: key.removeprefix('module.').removeprefix(prefix) for key in state_dict}
-    return {
-        short: state_dict[key]
-        for key, short in names.items()
-        if key.removeprefix('module.').startswith(prefix)
-    }
+    tensors = {key: value for key, value in state_dict.items() if isinstance(value, Tensor)}
+    if not tensors:
+        raise UserError(
+            f"'{path}' holds no weights under 'state_dict': convert a checkpoint of the ParC "
+            "authors' code with tools/convert_official.py"
+        )
+    # As mmengine does: DataParallel's prefix is dropped only where no other is asked for.
+    prefix = prefix and prefix.rstrip('.') + '.'
+    if not prefix:
+        return {key.removeprefix('module.'): value for key, value in tensors.items()}
+    return {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
+
+
+def _missing(module: nn.Module, saved: dict[str, Tensor]) -> list[str]:
+    """The module's parameters that get nothing from these weights."""
+    names = (name for name, _ in module.named_parameters())
+    return [name for name in names if name not in saved or not _fits(module, name, saved[name])]
 
 
 def _fits(module: nn.Module, key: str, value: Tensor) -> bool:

@@ -9,7 +9,7 @@ model = dict(
         _delete_=True,
         **_base_.plain,
         out_indices=[0, 1, 2, 3],
-        drop_path_rate=0.1,
+        drop_path_rate=0.1,  # as in classification; ConvNeXt-T has 0.4 here
         gap_before_final_norm=False,
         init_cfg=dict(
             type='Pretrained',

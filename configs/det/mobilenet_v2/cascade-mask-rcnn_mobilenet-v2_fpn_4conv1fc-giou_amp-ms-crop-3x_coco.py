@@ -1,4 +1,5 @@
 # Cascade Mask R-CNN 3x with ConvNeXt's COCO recipe: multi-scale crops, AdamW, stage-wise decay.
+# MobileNetV2 has no stochastic depth.
 _base_ = [
     'mmdet::convnext/cascade-mask-rcnn_convnext-t-p4-w7_fpn_4conv1fc-giou_amp-ms-crop-3x_coco.py',
     '../../_base_/backbones/mobilenet-v2.py',

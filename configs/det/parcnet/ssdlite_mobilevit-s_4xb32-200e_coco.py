@@ -1,6 +1,6 @@
 # SSDLite 320 with ParC-Net's recipe: 200 epochs of 4 x 32 images, AdamW 9e-4. What the published
-# row does not give is chosen: weight decay 0.01, batches of 192 to 384 pixels (as far around 320 as
-# classification goes around 256), and mmdet's warm-up, extra levels and anchors.
+# row does not give is chosen: weight decay 0.01, and mmdet's warm-up, extra levels and anchors. These
+# lie where the maps of 320 pixels do, so there are no multi-scale batches as in classification.
 _base_ = [
     'mmdet::ssd/ssdlite_mobilenetv2-scratch_8xb24-600e_coco.py',
     '../../_base_/backbones/parcnet-s.py',
@@ -15,9 +15,6 @@ model = dict(
         mean=[0, 0, 0],
         std=[255, 255, 255],
         bgr_to_rgb=False,
-        batch_augments=[
-            dict(type='BatchSyncRandomResize', random_size_range=(192, 384), interval=1)
-        ],
     ),
     backbone=dict(
         _delete_=True,

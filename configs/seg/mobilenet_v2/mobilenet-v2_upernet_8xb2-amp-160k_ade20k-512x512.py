@@ -1,4 +1,5 @@
 # UperNet with ConvNeXt's ADE20K recipe: 160k iterations, 8 x 2 images, AdamW, stage-wise decay.
+# MobileNetV2 has no stochastic depth.
 _base_ = [
     'mmseg::convnext/convnext-tiny_upernet_8xb2-amp-160k_ade20k-512x512.py',
     '../../_base_/backbones/mobilenet-v2.py',
