@@ -191,7 +191,7 @@ def test_differs_from_its_twin_in_the_backbone_alone(leaf: str) -> None:
     [
         ('model.backbone_norm', True),
         ('optim_wrapper.optimizer.lr', 1.0),
-        ('train_dataloader.dataset.pipeline.0.type', 'Nothing'),
+        ('val_dataloader.dataset.pipeline.0.type', 'Nothing'),
         ('another_hook', dict(type='EMAHook')),
     ],
 )

@@ -64,7 +64,7 @@ def test_every_command_is_tested() -> None:
 def test_every_link_leads_somewhere() -> None:
     links = re.findall(r'\]\(([^)\s]+)\)', README)
     local = [link.partition('#')[0] for link in links if '://' not in link]
-    assert len(local) > 5
+    assert len(local) >= 2
     assert [link for link in local if not (ROOT / link).exists()] == []
 
 

@@ -1,6 +1,6 @@
 # SSDLite 320 with ParC-Net's recipe: 200 epochs of 4 x 32 images, AdamW 9e-4. What the published
-# row does not give is chosen: weight decay 0.01, and mmdet's warm-up, extra levels and anchors. These
-# lie where the maps of 320 pixels do, so there are no multi-scale batches as in classification.
+# row does not give is chosen: weight decay 0.01, and mmdet's warm-up, extra levels and anchors.
+# These lie where the maps of 320 pixels do: so no multi-scale batches here.
 _base_ = [
     'mmdet::ssd/ssdlite_mobilenetv2-scratch_8xb24-600e_coco.py',
     '../../_base_/backbones/parcnet-s.py',
