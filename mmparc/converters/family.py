@@ -40,7 +40,7 @@ def one_by_one(official_name: Callable[[str], str]) -> Callable[[Iterable[str]],
     return lambda names: {name: official_name(name) for name in names}
 
 
-def renamed(name: str, rules: Iterable[tuple[str, str]]) -> str:
+def renamed(name: str, rules: Iterable[tuple[str, str | Callable[[re.Match], str]]]) -> str:
     """Apply substitutions, patterns and replacements of ``re.sub``, in order."""
     for pattern, replacement in rules:
         name = re.sub(pattern, replacement, name)
@@ -68,17 +68,20 @@ class Stages:
     kernels: dict[int, tuple[int, int]]
 
     def placement(self, strides: Iterable[int]) -> dict:
-        """``parc_starts`` and ``img_size`` for a backbone whose stages have these total strides.
+        """``parc_starts`` and ``img_size`` for a backbone whose stages have these total strides."""
+        return dict(parc_starts=self.parc_starts, **self.img_size(strides))
+
+    def img_size(self, strides: Iterable[int]) -> dict:
+        """``img_size`` alone: one number, or (height, width) where they differ.
 
         Of the image sizes that give these kernels it is the multiple of the first ParC stage's
-        stride; without a kernel the backbone's default.
+        stride; without a kernel there is none, for the backbone's default.
         """
-        placement: dict = dict(parc_starts=self.parc_starts)
-        if self.kernels:
-            stage = min(self.kernels)
-            height, width = (length * list(strides)[stage] for length in self.kernels[stage])
-            placement['img_size'] = height if height == width else (height, width)
-        return placement
+        if not self.kernels:
+            return {}
+        stage = min(self.kernels)
+        height, width = (length * list(strides)[stage] for length in self.kernels[stage])
+        return dict(img_size=height if height == width else (height, width))
 
 
 def read_stages(state_dict: StateDict, block_of: Callable[[str], tuple[int, int] | None]) -> Stages:

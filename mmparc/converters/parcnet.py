@@ -1,19 +1,17 @@
-"""The state dicts of the ParC-Net authors' code: which backbone they fit, and its names in theirs.
-
-Their kernels are (C, 1, K, 1) or (C, 1, 1, K), their embeddings (1, C, K, 1) or (1, C, 1, K).
-"""
+"""Names and configs of the published ParC-Net code."""
 
 import re
-from collections.abc import Callable
-
-from torch import Tensor
 
 from mmparc.models.backbones import ParCNet
 
-# Their state dict holds these parameters a second time, under names that begin with the first.
-COPIES = {'residual.': 'layer_5.0.'}
+from .family import StateDict, read_stages, renamed, size_of
 
-_RENAMES: tuple[tuple[str, str | Callable[[re.Match], str]], ...] = (
+# Its state dict holds these parameters a second time, under names that begin with the first.
+COPIES = {'residual.': 'layer_5.0.'}
+STRIDES = (8, 16, 32)  # of layers 3 to 5, the stages that have ParC blocks
+# A norm follows the blocks, under the number after theirs.
+_BLOCK = re.compile(r'layer_([345])\.1\.spatial_global_rep\.(\d+)\.(?:meta|pre_Norm|ffn|ca)')
+_RULES = (
     (r'^head\.', 'classifier.'),
     (r'^backbone\.', ''),
     (r'^stem\.', 'conv_1.'),
@@ -46,54 +44,33 @@ _RENAMES: tuple[tuple[str, str | Callable[[re.Match], str]], ...] = (
 )
 
 
-def official_name(name: str) -> str:
-    """The authors' name of a parameter or buffer of our ImageClassifier ('backbone.', 'head.')."""
-    for pattern, replacement in _RENAMES:
-        name = re.sub(pattern, replacement, name)
-    return name
+def backbone_config(state_dict: StateDict) -> dict:
+    stages = read_stages(state_dict, _block_of)
 
+    def widths(names: str, layers: str) -> list[int]:
+        return [size_of(state_dict, names.format(layer), 0) for layer in layers]
 
-def backbone_config(state_dict: dict[str, Tensor]) -> dict:
-    """The config of the ParCNet that a state dict of the authors' code fits.
-
-    Args:
-        state_dict: by their names; only shapes are read.
-
-    Returns:
-        A dict of type, arch and img_size; arch is a dict where the widths are none of the published
-        ones, img_size a number where height and width agree.
-
-    Raises:
-        ValueError: if a parameter that tells the architecture is missing.
-    """
-
-    def shape(name: str) -> tuple[int, ...]:
-        if name not in state_dict:
-            raise ValueError(f'not a state dict of ParC-Net: {name} is missing')
-        return tuple(state_dict[name].shape)
-
-    units = [f'layer_{i}.1.' for i in (3, 4, 5)]
-    channels = [shape(f'layer_{i}.0.block.red_1x1.block.conv.weight')[0] for i in range(1, 6)]
-    stem_channels, _, stem_kernel, _ = shape('conv_1.block.conv.weight')
-    fused = shape(f'{units[0]}local_global_fusion.block.conv.weight')[1]
+    stem = 'conv_1.block.conv.weight'
+    channels = widths('layer_{}.0.block.red_1x1.block.conv.weight', '12345')
+    fused = size_of(state_dict, 'layer_3.1.local_global_fusion.block.conv.weight', 1)
     arch = dict(
-        stem_kernel=stem_kernel,
-        stem_channels=stem_channels,
+        stem_kernel=size_of(state_dict, stem, 2),
+        stem_channels=size_of(state_dict, stem, 0),
         channels=channels,
-        inner_channels=[shape(f'{unit}dim_adaptive.1.block.conv.weight')[0] for unit in units],
-        depths=[
-            sum(name.startswith(unit) and name.endswith('.meta_kernel_1_H') for name in state_dict)
-            for unit in units
-        ],
-        ffn_channels=[shape(f'{unit}spatial_global_rep.0.ffn.1.weight')[0] for unit in units],
+        inner_channels=widths('layer_{}.1.dim_adaptive.1.block.conv.weight', '345'),
+        depths=list(stages.depths),
+        ffn_channels=widths('layer_{}.1.spatial_global_rep.0.ffn.1.weight', '345'),
         fusion='sum' if fused == channels[2] else 'concat',
     )
-    named = [name for name, settings in ParCNet.arch_settings.items() if settings == arch]
-    # layer 3 has stride 8
-    height = 8 * shape(f'{units[0]}spatial_global_rep.0.meta_kernel_1_H')[2]
-    width = 8 * shape(f'{units[0]}spatial_global_rep.0.meta_kernel_1_W')[3]
-    return dict(
-        type='mmparc.ParCNet',
-        arch=named[0] if named else arch,
-        img_size=height if height == width else (height, width),
-    )
+    settings = ParCNet.arch_settings.items()
+    name = next((name for name, setting in settings if setting == arch), arch)
+    return dict(type='mmparc.ParCNet', arch=name, **stages.img_size(STRIDES))
+
+
+def _block_of(name: str) -> tuple[int, int] | None:
+    match = _BLOCK.match(name)
+    return match and (int(match[1]) - 3, int(match[2]))
+
+
+def official_name(name: str) -> str:
+    return renamed(name, _RULES)

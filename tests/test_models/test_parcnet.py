@@ -108,7 +108,7 @@ def test_config_of_any_state_dict(arch, img_size):
 
 
 def test_config_of_another_state_dict():
-    with pytest.raises(ValueError, match='ParC-Net'):
+    with pytest.raises(ValueError, match='no such blocks'):
         backbone_config({'conv1.weight': torch.empty(64, 3, 7, 7)})
 
 
