@@ -5,7 +5,6 @@ the plain parts by torchvision, whose names the published ResNet and MobileNetV2
 """
 
 import argparse
-import dataclasses
 import json
 from pathlib import Path
 
@@ -17,15 +16,19 @@ from helpers import ROOT, assert_close, relative_error, run_tool
 from mmengine.config import Config
 
 from mmparc.converters import FAMILIES, backbone_config, convert_official, convert_to_official
-from mmparc.converters import official as module
+from mmparc.converters.parcnet import COPIES
 
 GOLDEN = {
     'parc_convnext': 'parc_convnext_xt',
     'parc_resnet': 'parc_resnet50',
     'parc_mobilenetv2': 'parc_mobilenetv2',
+    'parcnet': 'parcnet_s',
 }
 TOOL = 'tools/convert_official.py'
 each_model = pytest.mark.parametrize('model', GOLDEN)
+# The ends of kernels' names, the reference's and ours; in ParC-Net they have no biases.
+OFFICIAL_KERNELS = ('gcc_conv.weight', 'meta_kernel_1_H')
+KERNELS = ('conv_h.weight', 'half1.conv1.weight')
 
 
 def reference(model):
@@ -63,6 +66,24 @@ CONFIGS = [
     ('parc_mobilenetv2', 1280, dict(widen_factor=0.35, parc_starts=(1, 2, 3, 2, 2, 2, 1))),
     ('parc_mobilenetv2', 1280, dict(widen_factor=0.5, parc_starts=(1, 1, 2, 1, 0, 1, 0))),
     ('parc_mobilenetv2', 1792, dict(widen_factor=1.4, parc_starts=(1, 2, 3, 4, 3, 2, 1))),
+    ('parcnet', 640, dict(arch='xs', img_size=(192, 320))),
+    ('parcnet', 640, dict(arch='s', img_size=(320, 192))),
+    (
+        'parcnet',
+        160,
+        dict(
+            arch=dict(
+                stem_kernel=5,
+                stem_channels=8,
+                channels=[8, 16, 24, 32, 40],
+                inner_channels=[16, 32, 48],
+                depths=[2, 1, 3],
+                ffn_channels=[24, 40, 56],
+                fusion='concat',
+            ),
+            img_size=64,
+        ),
+    ),
 ]
 
 
@@ -73,6 +94,7 @@ def test_there_and_back_with_the_same_config(model, channels, settings):
         'parc_convnext': 'ParCConvNeXt',
         'parc_resnet': 'ParCResNet',
         'parc_mobilenetv2': 'ParCMobileNetV2',
+        'parcnet': 'ParCNet',
     }[model]
     config = dict(type=f'mmparc.{kind}', **settings)
     state = randomized(classifier(config, channels)).state_dict()
@@ -128,7 +150,7 @@ def test_random_numbers_are_left_alone():
 @each_model
 def test_missing_and_left_over_keys_are_named(model):
     state = reference(model)
-    gone = next(name for name in state if name.endswith('gcc_conv.bias'))
+    gone = next(name for name in state if name.endswith(OFFICIAL_KERNELS))
     del state[gone]
     with pytest.raises(ValueError, match=rf'lacks 1 of its keys: {gone}$'):
         convert_official(state, model)
@@ -145,7 +167,8 @@ def test_missing_and_left_over_keys_are_named(model):
 def test_whatever_is_missing_is_named(model):
     """Every key of a model, one at a time: also those that the config is read from."""
     full = reference(model)
-    parts = {name.rpartition('.')[0]: name for name in full}  # one tensor of each module
+    # one tensor of each module, without second copies, which need not be there
+    parts = {n.rpartition('.')[0]: n for n in full if not n.startswith(tuple(COPIES))}
     for name in list(parts.values())[:: 3 if model == 'parc_convnext' else 9]:
         with pytest.raises(ValueError, match=name.replace('.', r'\.')):
             convert_official({k: v for k, v in full.items() if k != name}, model)
@@ -154,7 +177,7 @@ def test_whatever_is_missing_is_named(model):
 @each_model
 def test_missing_and_left_over_keys_of_ours_are_named(model):
     state = convert_official(reference(model), model)
-    gone = next(name for name in state if name.endswith('conv_h.bias'))
+    gone = next(name for name in state if name.endswith(KERNELS))
     value = state.pop(gone)
     with pytest.raises(ValueError, match=rf'lacks 1 of its keys: {gone}$'):
         convert_to_official(state, model)
@@ -171,21 +194,25 @@ def test_many_names_are_counted():
 
 
 @pytest.mark.parametrize(
-    ('name', 'shape'),
+    ('model', 'name', 'shape'),
     [
-        ('layer3.4.parc_H.pe', (1, 128, 13, 1)),
-        ('layer3.4.parc_H.pe', (1, 128, 1, 14)),  # the other axis
-        ('layer4.2.parc_W.gcc_conv.weight', (256, 256, 7, 1)),
-        ('layer4.2.parc_W.gcc_conv.weight', (256, 1, 1, 7)),
-        ('layer1.0.conv1.weight', (64, 64)),
-        ('bn1.weight', (32,)),
+        ('parc_resnet', 'layer3.4.parc_H.pe', (1, 128, 13, 1)),
+        ('parc_resnet', 'layer3.4.parc_H.pe', (1, 128, 1, 14)),  # the other axis
+        ('parc_resnet', 'layer4.2.parc_W.gcc_conv.weight', (256, 256, 7, 1)),
+        ('parc_resnet', 'layer4.2.parc_W.gcc_conv.weight', (256, 1, 1, 7)),
+        ('parc_resnet', 'layer1.0.conv1.weight', (64, 64)),
+        ('parc_resnet', 'bn1.weight', (32,)),
+        ('parcnet', 'layer_3.1.spatial_global_rep.0.meta_kernel_1_H', (96, 32)),
+        ('parcnet', 'layer_3.1.spatial_global_rep.0.meta_kernel_1_H', (96, 1, 1, 32)),
+        ('parcnet', 'layer_4.1.spatial_global_rep.1.meta_kernel_2_W', (128, 1, 1, 15)),
+        ('parcnet', 'layer_5.1.spatial_global_rep.0.meta_pe_2_H', (1, 160, 1, 8)),
     ],
 )
-def test_a_wrong_shape_is_named(name, shape):
-    state = reference('parc_resnet')
+def test_a_wrong_shape_is_named(model, name, shape):
+    state = reference(model)
     state[name] = torch.empty(shape)
     with pytest.raises(ValueError, match=f"'{name}' is "):
-        convert_official(state, 'parc_resnet')
+        convert_official(state, model)
 
 
 def test_wrong_models():
@@ -201,6 +228,14 @@ def test_wrong_models():
         convert_official(dict(model=state), 'parc_resnet')
 
 
+def test_a_missing_kernel_does_not_make_a_unit_shallower():
+    """ParC-Net's blocks count by their index."""
+    state = reference('parcnet')
+    del state[gone := 'layer_3.1.spatial_global_rep.1.meta_kernel_1_H']
+    with pytest.raises(ValueError, match=rf'dict lacks 1 of its keys: {gone}$'):
+        convert_official(state, 'parcnet')
+
+
 def test_depths_of_no_resnet():
     state = reference('parc_resnet')
     state['layer1.3.conv1.weight'] = torch.empty(64, 256, 1, 1)
@@ -214,21 +249,22 @@ def test_parc_without_expansion_has_no_name():
         convert_to_official(classifier(config, 1280).state_dict(), 'parc_mobilenetv2')
 
 
-def test_copied_keys_are_dropped_and_written_again(monkeypatch):
-    """As a family may declare; here it is made up."""
-    family = dataclasses.replace(FAMILIES['parc_resnet'], copies={'twin.': 'layer4.2.'})
-    monkeypatch.setitem(module.FAMILIES, 'parc_resnet', family)
-    state = {name: torch.randn(value.shape) for name, value in reference('parc_resnet').items()}
-    plain = convert_official(state, 'parc_resnet')  # a copy need not be there
-    twins = {k.replace('layer4.2.', 'twin.'): v for k, v in state.items() if 'layer4.2.' in k}
-    assert len(twins) == 23
-    converted = convert_official({**twins, **state}, 'parc_resnet')
+def test_copied_keys_are_dropped_and_written_again():
+    """ParC-Net's state dict holds a block twice; what its copy says does not matter."""
+    full = {name: torch.randn(value.shape) for name, value in reference('parcnet').items()}
+    copies = {name for name in full if name.startswith('residual.')}
+    state = {name: value for name, value in full.items() if name not in copies}
+    assert len(copies) == 18
+    plain = convert_official(state, 'parcnet')  # the copy need not be there
+    converted = convert_official(full, 'parcnet')
+    assert converted.keys() == plain.keys()
     assert all(torch.equal(converted[name], value) for name, value in plain.items())
-    back = convert_to_official(converted, 'parc_resnet')
-    assert back.keys() == state.keys() | twins.keys()
-    assert all(torch.equal(back[name], value) for name, value in {**state, **twins}.items())
-    with pytest.raises(ValueError, match=r'left over 1 .*: twin\.extra'):
-        convert_official({**twins, **state, 'twin.extra': torch.zeros(1)}, 'parc_resnet')
+    back = convert_to_official(converted, 'parcnet')
+    assert back.keys() == full.keys()
+    for name, value in back.items():
+        assert torch.equal(value, full[name.replace('residual.', 'layer_5.0.')]), name
+    with pytest.raises(ValueError, match=r'left over 1 .*: residual\.extra$'):
+        convert_official({**full, 'residual.extra': torch.zeros(1)}, 'parcnet')
 
 
 # The tool

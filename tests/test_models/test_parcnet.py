@@ -6,7 +6,6 @@ counts a small network is used.
 """
 
 import math
-import re
 
 import pytest
 import torch
@@ -17,7 +16,6 @@ from mmpretrain.registry import MODELS
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from mmparc.converters.parcnet import backbone_config, official_name
 from mmparc.models.backbones import ParCNet
 from mmparc.models.layers import ParCConv
 from mmparc.models.layers.local_global import ParCBlock
@@ -79,37 +77,6 @@ def blocks_of(model):
 def test_parameter_counts(arch, channels, parameters):
     model = classifier(channels, arch=arch)
     assert sum(p.numel() for p in model.parameters()) == parameters
-
-
-# ----------------------------------------------------------------------------------------------
-# The published code's state dicts
-
-
-def official_shapes(model):
-    """The published names and shapes of a backbone, as a state dict on no memory."""
-    shapes = {}
-    for name, value in model.state_dict().items():
-        name, shape = official_name(f'backbone.{name}'), list(value.shape)
-        if match := re.search(r'\.meta_(pe|kernel)_[12]_([HW])$', name):
-            shape = [1, *shape] if match[1] == 'pe' else shape
-            shape.insert(3 if match[2] == 'H' else 2, 1)
-        shapes[name] = torch.empty(shape, device='meta')
-    return shapes
-
-
-@pytest.mark.parametrize('arch', ['xs', 's', SMALL], ids=['xs', 's', 'small'])
-@pytest.mark.parametrize('img_size', [256, (192, 320)], ids=str)
-def test_config_of_any_state_dict(arch, img_size):
-    """Names no two of which agree, and from their shapes the same network again."""
-    shapes = official_shapes(build(arch=arch, img_size=img_size))
-    assert len(shapes) == len(build(arch=arch).state_dict())
-    expected = dict(type='mmparc.ParCNet', arch=arch, img_size=img_size)
-    assert backbone_config(shapes) == expected
-
-
-def test_config_of_another_state_dict():
-    with pytest.raises(ValueError, match='no such blocks'):
-        backbone_config({'conv1.weight': torch.empty(64, 3, 7, 7)})
 
 
 # ----------------------------------------------------------------------------------------------
