@@ -20,7 +20,7 @@ from torch import nn
 
 from mmparc import engine
 from mmparc.engine.layer_decay import LayerDecayOptimWrapperConstructor
-from mmparc.models import ParCConvNeXt, ParCMobileNetV2
+from mmparc.models import ParCConvNeXt, ParCMobileNetV2, ParCResNet
 
 LR, WEIGHT_DECAY = 3e-4, 0.05
 OPTIMIZER = dict(type='AdamW', lr=LR, weight_decay=WEIGHT_DECAY)
@@ -51,8 +51,8 @@ def convnext(cls: type = ConvNeXt, depths=(1, 2, 6, 1), **options) -> nn.Module:
     return cls(arch, **pyramid, **options)
 
 
-def resnet(depth: int = 50) -> nn.Module:
-    return ResNet(depth, stem_channels=4, base_channels=4, out_indices=(0, 1, 2, 3))
+def resnet(depth: int = 50, cls: type = ResNet) -> nn.Module:
+    return cls(depth, stem_channels=4, base_channels=4, out_indices=(0, 1, 2, 3))
 
 
 def settings_of(model: nn.Module, constructor: type, **paramwise) -> dict[str, tuple]:
@@ -181,6 +181,13 @@ def test_layer_wise_on_a_resnet() -> None:
         assert layers[f'backbone.layer{stage}.{block}.conv2.weight'] == layer
     assert layers['backbone.conv1.weight'] == layers['backbone.bn1.bias'] == 0
     assert layers['neck.weight'] == 7
+
+
+def test_layer_wise_on_a_parc_resnet18() -> None:
+    """Its layers are its stages; mmpretrain's own is refused, see below."""
+    model = Model(resnet(18, ParCResNet))
+    assert 'backbone.layer4.1.conv2.conv_h.weight' in dict(model.named_parameters())
+    assert layers_of(model, 4) == layers_of(model, 4, decay_type='stage_wise')
 
 
 class Stages(nn.Module):

@@ -340,6 +340,27 @@ def test_layer_depth_is_that_of_the_plain_block(depth):
         assert 0 <= depth < layers
 
 
+@pytest.mark.parametrize(
+    ('changes', 'stages'),
+    [
+        (dict(depth=18), 4),
+        (dict(depth=18, num_stages=3, strides=(1, 2, 2), dilations=(1, 1, 1), out_indices=(2,)), 3),
+        (dict(num_stages=2, strides=(1, 2), dilations=(1, 1), out_indices=(1,)), 2),
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize('prefix', ['', 'backbone.'])
+def test_layer_depth_where_the_parent_knows_none(changes, stages, prefix):
+    model = build(**changes, parc_starts=(1,) * stages)
+    assert mixers(model)
+    for name, _ in model.named_parameters():
+        depth = int(name[5]) if name.startswith('layer') else 0
+        assert model.get_layer_depth(prefix + name, prefix) == (depth, stages + 2), name
+    assert model.get_layer_depth('head.fc.weight', 'backbone.') == (stages + 1, stages + 2)
+    with pytest.raises((NotImplementedError, IndexError)):
+        super(ParCResNet, model).get_layer_depth('backbone.conv1.weight', 'backbone.')
+
+
 @pytest.mark.parametrize('inside', ['alone', 'classifier'])
 @pytest.mark.parametrize('zero_init_residual', [False, True])
 def test_initial_values(inside, zero_init_residual):

@@ -5,6 +5,7 @@ blocks 3 to 5 of stage 3 and block 2 of stage 4; its mixers have a bias, and bat
 follow them as they follow the 3x3.
 """
 
+import re
 from collections.abc import Sequence
 
 from mmpretrain.models import ResNet
@@ -75,3 +76,24 @@ class ParCResNet(ResNet):
                 for conv in (block.conv2.conv_h, block.conv2.conv_w):
                     nn.init.kaiming_normal_(conv.weight, mode='fan_out', nonlinearity='relu')
         self._freeze_stages()  # the mixers came after the parent froze its stages
+
+    def get_layer_depth(self, param_name: str, prefix: str = '') -> tuple[int, int]:
+        """The depth of a parameter, for layer-wise decay of the learning rate.
+
+        As the parent counts; where it cannot (depth 18, fewer than three stages), a stage is a
+        layer: the stem is 0, the stages are 1, 2, ..., and the last is what comes after them.
+
+        Args:
+            param_name: the parameter's name.
+            prefix: what the backbone's own parameters' names begin with.
+
+        Returns:
+            The depth, and the number of depths.
+        """
+        if self.depth != 18 and self.num_stages > 2:
+            return super().get_layer_depth(param_name, prefix)
+        depths = self.num_stages + 2
+        if not param_name.startswith(prefix):
+            return depths - 1, depths
+        stage = re.match(r'layer(\d+)\.', param_name[len(prefix) :])
+        return int(stage[1]) if stage else 0, depths
