@@ -277,6 +277,25 @@ def test_a_training_step_moves_every_parameter(leaf: str) -> None:
     assert kinds == (expected if leaf in PARC else set())
 
 
+@pytest.mark.parametrize(
+    'leaf',
+    [
+        pytest.param(leaf, marks=pytest.mark.slow if any(s in leaf for s in SLOW) else ())
+        for leaf in LEAVES
+        if leaf.startswith('cls/') and '_in1k' in leaf
+    ],
+)
+def test_classifiers_start_as_the_references(leaf: str) -> None:
+    """MobileNetV2's at 0.01, ConvNeXt's and ParC-Net's at 0.02, as ResNet's with their recipe."""
+    cfg = load(leaf)
+    with DefaultScope.overwrite_default_scope(cfg.default_scope):
+        linear = build(cfg).head.fc
+    std = 0.01 if 'mobilenet_v2' in leaf else 0.02
+    assert linear.weight.std().item() == pytest.approx(std, rel=0.02)
+    assert linear.weight.abs().max() > 3 * std  # normal: a uniform one ends at 1.7
+    assert not linear.bias.any()
+
+
 @each_parc_leaf
 def test_embeddings_are_not_decayed(leaf: str) -> None:
     cfg = load(leaf)

@@ -27,7 +27,8 @@ class ParCResNet(ResNet):
     with its dilation, which has no meaning for a kernel as long as the map.
 
     ParC kernels start Kaiming normal with fan out, as all convolutions here; their biases keep
-    PyTorch's default, as in the published code.
+    PyTorch's default, as in the published code. ``zero_init_residual`` keeps mmpretrain's default,
+    True: the last norm of each block starts at 0, of which the published code has nothing.
 
     Args:
         depth: 18, 34, 50, 101 or 152.
