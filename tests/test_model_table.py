@@ -11,10 +11,17 @@ BEGIN, END = '<!-- begin: written by tools/analysis/model_table.py -->', '<!-- e
 PUBLISHED = """
 classification:
   - {model: Parc-ConvNeXt-XT, params: 7.41, madds: 0.6, top1: 78.3}
-  - {model: MobileViT-S, params: 5.6, madds: 2.01, config: some-thing}
+  - {model: MobileViT-S, params: 5.6, madds: 2.01}
   - {model: ResNet50, params: 26, madds: null}
 """
-NAMES = ('parc-convnext-xt_32xb128_in1k', 'something_8xb1_in1k-256px', 'extra_in1k', 'extra_tiny')
+NAMES = (
+    'parc-convnext-xt_32xb128_in1k',
+    'mobilevits_8xb1_in1k-256px',
+    'extra-xs_in1k',
+    'mobile-vit-xs_in1k',
+    'parc-convnext-base_in1k',
+    'extra_tiny',
+)
 
 
 @pytest.fixture
@@ -54,12 +61,13 @@ def test_table(configs: Path) -> None:
     assert text.startswith(f'# before\n\n{BEGIN}\n| model ') and text.endswith('\n\nafter\n')
     rows = [line.strip('| ').split(' | ') for line in text.splitlines() if ' | ' in line][1:]
 
-    # as published, and what has no config; by name, by `config:`, and what has nothing published
-    assert [row[0] for row in rows] == ['Parc-ConvNeXt-XT', 'MobileViT-S', 'ResNet50', 'extra']
-    assert [row[4] for row in rows] == ['7.41 M', '5.6 M', '26 M', '-']
-    assert [row[6] for row in rows] == ['0.6 G', '2.01 G', '-', '-']
-    assert rows[2][1:4] == ['no config', '-', '-'] and rows[2][5] == '-'
-    for row, name in zip((rows[0], rows[1], rows[3]), NAMES):
+    # as published, one without a config; then what is not: another family, other sizes
+    assert [row[0] for row in rows[:3]] == ['Parc-ConvNeXt-XT', 'MobileViT-S', 'ResNet50']
+    assert [row[0] for row in rows[3:]] == ['extra-xs', 'MobileViT-XS', 'Parc-ConvNeXt-B']
+    assert [row[4] for row in rows] == ['7.41 M', '5.6 M', '26 M', '-', '-', '-']
+    assert [row[6] for row in rows] == ['0.6 G', '2.01 G', '-', '-', '-', '-']
+    assert rows.pop(2)[1:6] == ['no config', '-', '-', '26 M', '-']
+    for row, name in zip(rows, NAMES):
         assert row[1] == f'[{name}](family/{name}.py)'
         assert (configs / 'family' / f'{name}.py').is_file()
         assert row[2] == '64 x 64'

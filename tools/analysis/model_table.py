@@ -2,7 +2,8 @@
 """Write the table of classification models, ours beside the published ones, into a README.
 
 A config belongs to the published model that the first part of its name spells, hyphens and case
-aside (parc-convnext-xt_32xb128_in1k.py is ParC-ConvNeXt-XT), or that says `config: NAME`.
+aside: parc-convnext-xt_32xb128_in1k.py is ParC-ConvNeXt-XT. Other sizes of a published family are
+named as that is: convnext-tiny_32xb128_in1k.py is ConvNeXt-T.
 """
 
 import argparse
@@ -26,6 +27,7 @@ except ImportError as error:
 ROOT = Path(__file__).parents[2]
 BEGIN = '<!-- begin: written by tools/analysis/model_table.py -->'
 END = '<!-- end -->'
+SIZES = dict(tiny='T', small='S', base='B')
 HEADER = (
     '| model | config | image | parameters | paper | multiply-adds | paper |',
     '|---|---|---|---|---|---|---|',
@@ -47,17 +49,30 @@ def spelling(name: str) -> str:
     return re.sub('[^a-z0-9]', '', name.lower())
 
 
+def model_name(path: Path, published: list[dict]) -> str:
+    """As published, else after a published size of the family, else as the file is named."""
+    name = path.stem.partition('_')[0]
+    family, _, size = name.rpartition('-')
+    for model in (paper['model'] for paper in published):
+        if spelling(model) == spelling(name):
+            return model
+        known, _, known_size = model.rpartition('-')
+        if known and len(known_size) <= 2 and spelling(known) == spelling(family):
+            return f'{known}-{SIZES.get(size, size.upper())}'
+    return name
+
+
 def make_table(configs: list[Path], published: list[dict], folder: Path) -> str:
     """The published models in their order, then the others; links start from ``folder``."""
     by_model: dict[str, list[Path]] = {}
     for path in configs:
-        by_model.setdefault(spelling(path.stem.partition('_')[0]), []).append(path)
+        by_model.setdefault(model_name(path, published), []).append(path)
     lines = [*HEADER]
     for paper in published:
-        found = by_model.pop(spelling(paper.get('config') or paper['model']), [None])
+        found = by_model.pop(paper['model'], [None])
         lines += [row(paper['model'], path, paper, folder) for path in found]
-    for paths in by_model.values():
-        lines += [row(path.stem.partition('_')[0], path, {}, folder) for path in paths]
+    for model, paths in by_model.items():
+        lines += [row(model, path, {}, folder) for path in paths]
     return '\n'.join(lines)
 
 
