@@ -7,6 +7,7 @@ small, and detectors of two stages take the anchors and RoIs that suit those.
 
 import copy
 import functools
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -73,6 +74,12 @@ def parsed(leaf: str) -> Config:
 
 def load(leaf: str) -> Config:
     return copy.deepcopy(parsed(leaf))
+
+
+def depth(path: Path) -> int:
+    """How many of the project's own files inherit one from another, at most."""
+    bases = [base for base in Config._get_base_files(str(path)) if '::' not in base]
+    return 1 + max((depth(path.parent / base) for base in bases), default=0)
 
 
 def differences(a: Any, b: Any, key: str = '') -> set[str]:
@@ -176,6 +183,20 @@ def test_lies_where_it_belongs(leaf: str) -> None:
     # ParC-Net's counterparts lie beside it.
     names = ('parcnet', 'mobilevit') if family == 'parcnet' else (family.replace('_', '-'),)
     assert any(found in name for found in names)
+
+
+@each_leaf
+def test_inherits_at_most_three_deep(leaf: str) -> None:
+    """A ParC config its plain twin, and that a base."""
+    assert depth(CONFIGS / leaf) <= 3
+
+
+def test_a_fourth_level_is_noticed(tmp_path: Path) -> None:
+    (tmp_path / 'own.py').write_text(
+        f"_base_ = '{CONFIGS}/cls/convnext/parc-convnext-micro_tiny.py'"
+    )
+    (tmp_path / 'upstreams.py').write_text("_base_ = ['mmdet::_base_/default_runtime.py']")
+    assert (depth(tmp_path / 'own.py'), depth(tmp_path / 'upstreams.py')) == (4, 1)
 
 
 @each_parc_twin

@@ -87,7 +87,7 @@ def test_load_by_upstream_name(name: str, scope: str) -> None:
         (RETINANET.replace('r50', 'r51'), "did you mean 'retinanet/retinanet_r50_fpn_1x_coco.py'?"),
         ('mmdet::zzz.py', 'the configs lie in'),
         (RETINANET.replace('mmdet', 'mmdetection'), 'must begin with one of mmpretrain::, mmdet::'),
-        ('configs/_base_/tiny/det.py', 'no full config'),
+        ('mmdet::_base_/datasets/coco_detection.py', 'no full config'),
         ('configs/_base_/backbones/convnext-xt.py', 'no full config'),
         ('mmdet::_base_/default_runtime.py', 'no full config'),
     ],

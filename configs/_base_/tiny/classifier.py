@@ -7,15 +7,51 @@ _base_ = [
     'mmpretrain::_base_/models/convnext/convnext-tiny.py',
     'mmpretrain::_base_/schedules/imagenet_bs1024_adamw_swin.py',
     'mmpretrain::_base_/default_runtime.py',
-    './cls.py',
 ]
 
-data_preprocessor = _base_.tiny_data_preprocessor
-model = dict(head=dict(num_classes=len(_base_.tiny_classes), topk=(1,)), train_cfg=None)
-train_dataloader = _base_.tiny_train_dataloader
-val_dataloader = _base_.tiny_val_dataloader
+from mmparc.datasets import CLASSES as tiny_classes
+
+tiny_data_preprocessor = dict(
+    num_classes=len(tiny_classes),
+    mean=[123.675, 116.28, 103.53],
+    std=[58.395, 57.12, 57.375],
+    to_rgb=True,
+)
+tiny_dataset = dict(type='ImageNet', data_root='data/tiny/cls', metainfo=dict(classes=tiny_classes))
+tiny_train_dataloader = dict(
+    batch_size=32,
+    num_workers=1,
+    persistent_workers=True,
+    sampler=dict(type='DefaultSampler', shuffle=True),
+    dataset=dict(
+        **tiny_dataset,
+        split='train',
+        pipeline=[
+            dict(type='LoadImageFromFile'),
+            dict(type='RandomFlip', prob=0.5),
+            dict(type='PackInputs'),
+        ],
+    ),
+)
+tiny_val_dataloader = dict(
+    batch_size=32,
+    num_workers=1,
+    persistent_workers=True,
+    sampler=dict(type='DefaultSampler', shuffle=False),
+    dataset=dict(
+        **tiny_dataset,
+        split='val',
+        pipeline=[dict(type='LoadImageFromFile'), dict(type='PackInputs')],
+    ),
+)
+tiny_val_evaluator = dict(type='Accuracy', topk=(1,))
+
+data_preprocessor = tiny_data_preprocessor
+model = dict(head=dict(num_classes=len(tiny_classes), topk=(1,)), train_cfg=None)
+train_dataloader = tiny_train_dataloader
+val_dataloader = tiny_val_dataloader
 test_dataloader = val_dataloader
-val_evaluator = _base_.tiny_val_evaluator
+val_evaluator = tiny_val_evaluator
 test_evaluator = val_evaluator
 
 max_epochs = 20

@@ -3,13 +3,67 @@
 A leaf sets the backbone, with outputs of strides 8, 16 and 32, and the neck's in_channels.
 """
 
-_base_ = ['mmdet::centernet/centernet-update_r50-caffe_fpn_ms-1x_coco.py', './det.py']
+_base_ = ['mmdet::centernet/centernet-update_r50-caffe_fpn_ms-1x_coco.py']
+
+from mmparc.datasets import CLASSES as tiny_classes
+
+tiny_root = 'data/tiny/det/'
+tiny_train_pipeline = [
+    dict(type='LoadImageFromFile'),
+    dict(type='LoadAnnotations', with_bbox=True),
+    dict(type='RandomFlip', prob=0.5),
+    dict(type='PackDetInputs'),
+]
+tiny_val_pipeline = [
+    dict(type='LoadImageFromFile'),
+    dict(type='Resize', scale=(160, 128), keep_ratio=True),
+    dict(type='LoadAnnotations', with_bbox=True),
+    dict(
+        type='PackDetInputs',
+        meta_keys=('img_id', 'img_path', 'ori_shape', 'img_shape', 'scale_factor'),
+    ),
+]
+tiny_train_dataloader = dict(
+    batch_size=16,
+    num_workers=1,
+    persistent_workers=True,
+    sampler=dict(type='DefaultSampler', shuffle=True),
+    dataset=dict(
+        type='CocoDataset',
+        data_root=tiny_root,
+        ann_file='annotations/instances_train2017.json',
+        data_prefix=dict(img='train2017/'),
+        metainfo=dict(classes=tiny_classes),
+        filter_cfg=dict(filter_empty_gt=True),
+        pipeline=tiny_train_pipeline,
+    ),
+)
+tiny_val_dataloader = dict(
+    batch_size=16,
+    num_workers=1,
+    persistent_workers=True,
+    sampler=dict(type='DefaultSampler', shuffle=False),
+    dataset=dict(
+        type='CocoDataset',
+        data_root=tiny_root,
+        ann_file='annotations/instances_val2017.json',
+        data_prefix=dict(img='val2017/'),
+        metainfo=dict(classes=tiny_classes),
+        test_mode=True,
+        pipeline=tiny_val_pipeline,
+    ),
+)
+tiny_val_evaluator = dict(
+    type='CocoMetric',
+    ann_file=tiny_root + 'annotations/instances_val2017.json',
+    metric='bbox',
+)
 
 model = dict(
     data_preprocessor=dict(std=[57.375, 57.12, 58.395]),
     neck=dict(_delete_=True, type='HRFPN', out_channels=64, num_outs=1),
     bbox_head=dict(
-        num_classes=len(_base_.tiny_classes),
+        num_classes=len(tiny_classes),
         in_channels=64,
         feat_channels=64,
         stacked_convs=2,
@@ -31,10 +85,10 @@ model = dict(
     # So low that even an untrained model detects something, and AP is a number.
     test_cfg=dict(score_thr=0.001),
 )
-train_dataloader = dict(_delete_=True, **_base_.tiny_train_dataloader)
-val_dataloader = dict(_delete_=True, **_base_.tiny_val_dataloader)
+train_dataloader = dict(_delete_=True, **tiny_train_dataloader)
+val_dataloader = dict(_delete_=True, **tiny_val_dataloader)
 test_dataloader = val_dataloader
-val_evaluator = dict(_delete_=True, **_base_.tiny_val_evaluator)
+val_evaluator = dict(_delete_=True, **tiny_val_evaluator)
 test_evaluator = val_evaluator
 
 max_epochs = 10

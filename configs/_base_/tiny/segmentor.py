@@ -7,18 +7,61 @@ _base_ = [
     'mmseg::_base_/models/upernet_convnext.py',
     'mmseg::_base_/schedules/schedule_20k.py',
     'mmseg::_base_/default_runtime.py',
-    './seg.py',
 ]
+
+from mmparc.datasets import CLASSES as tiny_classes
+
+tiny_seg_classes = ('background', *tiny_classes)
+tiny_dataset = dict(
+    type='BaseSegDataset',
+    data_root='data/tiny/seg',
+    img_suffix='.jpg',
+    seg_map_suffix='.png',
+    reduce_zero_label=True,
+    metainfo=dict(classes=tiny_seg_classes),
+)
+tiny_train_dataloader = dict(
+    batch_size=16,
+    num_workers=1,
+    persistent_workers=True,
+    sampler=dict(type='InfiniteSampler', shuffle=True),
+    dataset=dict(
+        **tiny_dataset,
+        data_prefix=dict(img_path='images/training', seg_map_path='annotations/training'),
+        pipeline=[
+            dict(type='LoadImageFromFile'),
+            dict(type='LoadAnnotations', reduce_zero_label=True),
+            dict(type='RandomFlip', prob=0.5),
+            dict(type='PackSegInputs'),
+        ],
+    ),
+)
+tiny_val_dataloader = dict(
+    batch_size=1,
+    num_workers=1,
+    persistent_workers=True,
+    sampler=dict(type='DefaultSampler', shuffle=False),
+    dataset=dict(
+        **tiny_dataset,
+        data_prefix=dict(img_path='images/validation', seg_map_path='annotations/validation'),
+        pipeline=[
+            dict(type='LoadImageFromFile'),
+            dict(type='LoadAnnotations', reduce_zero_label=True),
+            dict(type='PackSegInputs'),
+        ],
+    ),
+)
+tiny_val_evaluator = dict(type='IoUMetric', iou_metrics=['mIoU'])
 
 model = dict(
     data_preprocessor=dict(size_divisor=32),
-    decode_head=dict(channels=64, num_classes=len(_base_.tiny_seg_classes)),
-    auxiliary_head=dict(channels=64, num_classes=len(_base_.tiny_seg_classes)),
+    decode_head=dict(channels=64, num_classes=len(tiny_seg_classes)),
+    auxiliary_head=dict(channels=64, num_classes=len(tiny_seg_classes)),
 )
-train_dataloader = _base_.tiny_train_dataloader
-val_dataloader = _base_.tiny_val_dataloader
+train_dataloader = tiny_train_dataloader
+val_dataloader = tiny_val_dataloader
 test_dataloader = val_dataloader
-val_evaluator = _base_.tiny_val_evaluator
+val_evaluator = tiny_val_evaluator
 test_evaluator = val_evaluator
 
 max_iters = 400
