@@ -11,14 +11,15 @@ _base_ = [
 
 from mmparc.datasets import CLASSES as tiny_classes
 
-tiny_data_preprocessor = dict(
+data_preprocessor = dict(
     num_classes=len(tiny_classes),
     mean=[123.675, 116.28, 103.53],
     std=[58.395, 57.12, 57.375],
     to_rgb=True,
 )
+model = dict(head=dict(num_classes=len(tiny_classes), topk=(1,)), train_cfg=None)
 tiny_dataset = dict(type='ImageNet', data_root='data/tiny/cls', metainfo=dict(classes=tiny_classes))
-tiny_train_dataloader = dict(
+train_dataloader = dict(
     batch_size=32,
     num_workers=1,
     persistent_workers=True,
@@ -33,7 +34,7 @@ tiny_train_dataloader = dict(
         ],
     ),
 )
-tiny_val_dataloader = dict(
+val_dataloader = dict(
     batch_size=32,
     num_workers=1,
     persistent_workers=True,
@@ -44,14 +45,8 @@ tiny_val_dataloader = dict(
         pipeline=[dict(type='LoadImageFromFile'), dict(type='PackInputs')],
     ),
 )
-tiny_val_evaluator = dict(type='Accuracy', topk=(1,))
-
-data_preprocessor = tiny_data_preprocessor
-model = dict(head=dict(num_classes=len(tiny_classes), topk=(1,)), train_cfg=None)
-train_dataloader = tiny_train_dataloader
-val_dataloader = tiny_val_dataloader
 test_dataloader = val_dataloader
-val_evaluator = tiny_val_evaluator
+val_evaluator = dict(type='Accuracy', topk=(1,))
 test_evaluator = val_evaluator
 
 max_epochs = 20

@@ -8,56 +8,6 @@ _base_ = ['mmdet::centernet/centernet-update_r50-caffe_fpn_ms-1x_coco.py']
 from mmparc.datasets import CLASSES as tiny_classes
 
 tiny_root = 'data/tiny/det/'
-tiny_train_pipeline = [
-    dict(type='LoadImageFromFile'),
-    dict(type='LoadAnnotations', with_bbox=True),
-    dict(type='RandomFlip', prob=0.5),
-    dict(type='PackDetInputs'),
-]
-tiny_val_pipeline = [
-    dict(type='LoadImageFromFile'),
-    dict(type='Resize', scale=(160, 128), keep_ratio=True),
-    dict(type='LoadAnnotations', with_bbox=True),
-    dict(
-        type='PackDetInputs',
-        meta_keys=('img_id', 'img_path', 'ori_shape', 'img_shape', 'scale_factor'),
-    ),
-]
-tiny_train_dataloader = dict(
-    batch_size=16,
-    num_workers=1,
-    persistent_workers=True,
-    sampler=dict(type='DefaultSampler', shuffle=True),
-    dataset=dict(
-        type='CocoDataset',
-        data_root=tiny_root,
-        ann_file='annotations/instances_train2017.json',
-        data_prefix=dict(img='train2017/'),
-        metainfo=dict(classes=tiny_classes),
-        filter_cfg=dict(filter_empty_gt=True),
-        pipeline=tiny_train_pipeline,
-    ),
-)
-tiny_val_dataloader = dict(
-    batch_size=16,
-    num_workers=1,
-    persistent_workers=True,
-    sampler=dict(type='DefaultSampler', shuffle=False),
-    dataset=dict(
-        type='CocoDataset',
-        data_root=tiny_root,
-        ann_file='annotations/instances_val2017.json',
-        data_prefix=dict(img='val2017/'),
-        metainfo=dict(classes=tiny_classes),
-        test_mode=True,
-        pipeline=tiny_val_pipeline,
-    ),
-)
-tiny_val_evaluator = dict(
-    type='CocoMetric',
-    ann_file=tiny_root + 'annotations/instances_val2017.json',
-    metric='bbox',
-)
 
 model = dict(
     data_preprocessor=dict(std=[57.375, 57.12, 58.395]),
@@ -85,10 +35,58 @@ model = dict(
     # So low that even an untrained model detects something, and AP is a number.
     test_cfg=dict(score_thr=0.001),
 )
-train_dataloader = dict(_delete_=True, **tiny_train_dataloader)
-val_dataloader = dict(_delete_=True, **tiny_val_dataloader)
+train_dataloader = dict(
+    _delete_=True,
+    batch_size=16,
+    num_workers=1,
+    persistent_workers=True,
+    sampler=dict(type='DefaultSampler', shuffle=True),
+    dataset=dict(
+        type='CocoDataset',
+        data_root=tiny_root,
+        ann_file='annotations/instances_train2017.json',
+        data_prefix=dict(img='train2017/'),
+        metainfo=dict(classes=tiny_classes),
+        filter_cfg=dict(filter_empty_gt=True),
+        pipeline=[
+            dict(type='LoadImageFromFile'),
+            dict(type='LoadAnnotations', with_bbox=True),
+            dict(type='RandomFlip', prob=0.5),
+            dict(type='PackDetInputs'),
+        ],
+    ),
+)
+val_dataloader = dict(
+    _delete_=True,
+    batch_size=16,
+    num_workers=1,
+    persistent_workers=True,
+    sampler=dict(type='DefaultSampler', shuffle=False),
+    dataset=dict(
+        type='CocoDataset',
+        data_root=tiny_root,
+        ann_file='annotations/instances_val2017.json',
+        data_prefix=dict(img='val2017/'),
+        metainfo=dict(classes=tiny_classes),
+        test_mode=True,
+        pipeline=[
+            dict(type='LoadImageFromFile'),
+            dict(type='Resize', scale=(160, 128), keep_ratio=True),
+            dict(type='LoadAnnotations', with_bbox=True),
+            dict(
+                type='PackDetInputs',
+                meta_keys=('img_id', 'img_path', 'ori_shape', 'img_shape', 'scale_factor'),
+            ),
+        ],
+    ),
+)
 test_dataloader = val_dataloader
-val_evaluator = dict(_delete_=True, **tiny_val_evaluator)
+val_evaluator = dict(
+    _delete_=True,
+    type='CocoMetric',
+    ann_file=tiny_root + 'annotations/instances_val2017.json',
+    metric='bbox',
+)
 test_evaluator = val_evaluator
 
 max_epochs = 10

@@ -12,6 +12,11 @@ _base_ = [
 from mmparc.datasets import CLASSES as tiny_classes
 
 tiny_seg_classes = ('background', *tiny_classes)
+model = dict(
+    data_preprocessor=dict(size_divisor=32),
+    decode_head=dict(channels=64, num_classes=len(tiny_seg_classes)),
+    auxiliary_head=dict(channels=64, num_classes=len(tiny_seg_classes)),
+)
 tiny_dataset = dict(
     type='BaseSegDataset',
     data_root='data/tiny/seg',
@@ -20,7 +25,7 @@ tiny_dataset = dict(
     reduce_zero_label=True,
     metainfo=dict(classes=tiny_seg_classes),
 )
-tiny_train_dataloader = dict(
+train_dataloader = dict(
     batch_size=16,
     num_workers=1,
     persistent_workers=True,
@@ -36,7 +41,7 @@ tiny_train_dataloader = dict(
         ],
     ),
 )
-tiny_val_dataloader = dict(
+val_dataloader = dict(
     batch_size=1,
     num_workers=1,
     persistent_workers=True,
@@ -51,17 +56,8 @@ tiny_val_dataloader = dict(
         ],
     ),
 )
-tiny_val_evaluator = dict(type='IoUMetric', iou_metrics=['mIoU'])
-
-model = dict(
-    data_preprocessor=dict(size_divisor=32),
-    decode_head=dict(channels=64, num_classes=len(tiny_seg_classes)),
-    auxiliary_head=dict(channels=64, num_classes=len(tiny_seg_classes)),
-)
-train_dataloader = tiny_train_dataloader
-val_dataloader = tiny_val_dataloader
 test_dataloader = val_dataloader
-val_evaluator = tiny_val_evaluator
+val_evaluator = dict(type='IoUMetric', iou_metrics=['mIoU'])
 test_evaluator = val_evaluator
 
 max_iters = 400
