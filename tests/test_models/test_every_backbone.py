@@ -1,20 +1,33 @@
-"""What all ParC backbones promise alike: memory formats, half precision, batches, loading by tasks.
+"""What all ParC backbones promise alike: image sizes, backends, gradients, half precision, loading.
 
-Each backbone is a small one of its family beside the plain network of it, where there is one.
+Each backbone is a small one of its family beside the plain network of it, where there is one. That
+is one independent side of the comparisons; others are the reference operator on what a block really
+receives, and the same network with rows and columns exchanged.
 """
 
 import functools
+import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 
 import pytest
 import torch
-from backbones import in_eval, with_axes_exchanged
-from helpers import assert_close, relative_error
+from backbones import (
+    calls_of_mixers,
+    gradients,
+    in_eval,
+    mixer_reference,
+    mixers,
+    with_axes_exchanged,
+)
+from helpers import ROOT, assert_close, relative_error, tool_environment
 from mmpretrain.models import ConvNeXt, MobileNetV2, MobileViT, ResNet
 from torch import nn
 
 from mmparc.models import ParCConvNeXt, ParCMobileNetV2, ParCNet, ParCResNet
+from mmparc.models.layers import ParCConv
+from mmparc.ops import BACKENDS
 
 ARCH = dict(depths=[1, 1, 2, 1], channels=[8, 12, 16, 24])
 PARCNET = dict(
@@ -30,49 +43,61 @@ PARCNET = dict(
 
 @dataclass
 class Backbone:
-    """A small ParC network, its plain twin, and the indices of a pyramid and of a classifier."""
+    """A small ParC network, its plain twin, and the indices of a pyramid and of a classifier.
+
+    ``depths`` are the stages' numbers of blocks, for ``parc_starts``. Where there are none, the
+    plain network has other widths and no ParC mixers stand in for its convolutions.
+    """
 
     parc: Callable[..., nn.Module]
     plain: Callable[..., nn.Module]
-    pyramid: tuple[int, ...]
-    last: int
-    img_size: int
+    pyramid: tuple[int, ...] = (0, 1, 2, 3)
+    last: int = 3
+    depths: tuple[int, ...] = ()
+    batch_norm: bool = True
+    dense: bool = False
 
 
+# At a layer scale of 1e-6 the blocks would hardly show in the output, and not at all at ResNet's 0.
 CONVNEXT = dict(arch=ARCH, gap_before_final_norm=False, layer_scale_init_value=1.0)
-RESNET = dict(depth=50, stem_channels=8, base_channels=8)
+RESNET = dict(stem_channels=8, base_channels=8, zero_init_residual=False)
 BACKBONES = {
     'convnext': Backbone(
         functools.partial(ParCConvNeXt, **CONVNEXT),
         functools.partial(ConvNeXt, **CONVNEXT),
-        (0, 1, 2, 3),
-        3,
-        224,
+        depths=(1, 1, 2, 1),
+        batch_norm=False,
     ),
     'resnet': Backbone(
-        functools.partial(ParCResNet, **RESNET),
-        functools.partial(ResNet, **RESNET),
-        (0, 1, 2, 3),
-        3,
-        224,
+        functools.partial(ParCResNet, depth=50, **RESNET),
+        functools.partial(ResNet, depth=50, **RESNET),
+        depths=(3, 4, 6, 3),
+        dense=True,
+    ),
+    'resnet18': Backbone(
+        functools.partial(ParCResNet, depth=18, **RESNET),
+        functools.partial(ResNet, depth=18, **RESNET),
+        depths=(2, 2, 2, 2),
+        dense=True,
     ),
     'mobilenet_v2': Backbone(
         functools.partial(ParCMobileNetV2, widen_factor=0.25),
         functools.partial(MobileNetV2, widen_factor=0.25),
         (1, 2, 4, 6),
         7,
-        224,
+        depths=(1, 2, 3, 4, 3, 3, 1),
     ),
     'parcnet': Backbone(
         functools.partial(ParCNet, arch=PARCNET),
         functools.partial(MobileViT, 'xx_small'),
         (1, 2, 3, 4),
         5,
-        256,
     ),
 }
 each_backbone = pytest.mark.parametrize('family', BACKBONES)
+each_twin = pytest.mark.parametrize('family', [f for f, kind in BACKBONES.items() if kind.depths])
 SIZES = [(97, 131), (200, 336)]
+WITH_SQUARE = [*SIZES, (224, 224)]
 
 
 def build(family, **changes):
@@ -81,8 +106,223 @@ def build(family, **changes):
     return kind.parc(**{'out_indices': kind.pyramid, **changes})
 
 
+def every_output(family):
+    kind = BACKBONES[family]
+    return tuple(sorted({*kind.pyramid, kind.last}))
+
+
+def parc_layers(model):
+    """{name: layer along one axis}"""
+    return {name: m for name, m in model.named_modules() if isinstance(m, ParCConv)}
+
+
 def image_of(size, batch=2, dtype=torch.float64):
     return torch.randn(batch, 3, *size, dtype=dtype, generator=torch.Generator().manual_seed(1))
+
+
+# Arguments
+
+
+@pytest.mark.parametrize(
+    'change',
+    [
+        lambda depths: depths[:-1],
+        lambda depths: (*depths, 1),
+        lambda depths: (),
+        lambda depths: (*depths[:2], -1, *depths[3:]),
+        lambda depths: (depths[0] + 1, *depths[1:]),
+        lambda depths: (*depths[:-1], depths[-1] + 1),
+    ],
+    ids=['too few', 'too many', 'none', 'below zero', 'beyond the first', 'beyond the last'],
+)
+@each_twin
+def test_wrong_starts(family, change):
+    depths = BACKBONES[family].depths
+    build(family, parc_starts=depths)
+    with pytest.raises(ValueError, match='parc_starts must'):
+        build(family, parc_starts=change(depths))
+
+
+@each_backbone
+def test_misspelt_argument_is_refused(family):
+    with pytest.raises(TypeError):
+        build(family, img_sizes=224)
+
+
+@pytest.mark.parametrize('family', [f for f, kind in BACKBONES.items() if kind.batch_norm])
+def test_norm_eval(family):
+    model = build(family, norm_eval=True)
+    model.train()
+    norms = [m for m in model.modules() if isinstance(m, nn.BatchNorm2d)]
+    assert norms and not any(m.training for m in norms)
+    assert all(m.training for m in parc_layers(model).values())
+
+
+BY_NAME = """
+import sys
+import torch
+from {package}.registry import MODELS
+
+assert not any(name.partition('.')[0] == 'mmparc' for name in sys.modules)
+for name, options, shapes in {expected}:
+    model = MODELS.build(dict(type='mmparc.' + name, **options))
+    assert type(model).__module__.startswith('mmparc.'), type(model)
+    assert [tuple(o.shape) for o in model(torch.zeros(2, 3, 64, 96))] == shapes, name
+"""
+
+
+@pytest.mark.parametrize(
+    'package',
+    ['mmpretrain', *(pytest.param(p, marks=pytest.mark.slow) for p in ('mmdet', 'mmseg'))],
+)
+def test_built_by_name_without_custom_imports(package):
+    expected = []
+    for family, kind in BACKBONES.items():
+        options = {**kind.parc.keywords, 'out_indices': kind.pyramid}
+        shapes = [tuple(o.shape) for o in build(family)(torch.zeros(2, 3, 64, 96))]
+        expected.append((kind.parc.func.__name__, options, shapes))
+    command = [sys.executable, '-W', 'ignore', '-c']
+    done = subprocess.run(
+        [*command, BY_NAME.format(package=package, expected=expected)],
+        cwd=ROOT,
+        env=tool_environment(),
+        capture_output=True,
+        text=True,
+        timeout=600,
+    )
+    assert done.returncode == 0, done.stderr
+
+
+# Forward
+
+
+@pytest.mark.parametrize('mode', ['train', 'eval'])
+@pytest.mark.parametrize('size', WITH_SQUARE, ids=str)
+@each_twin
+def test_any_image_size(family, size, mode):
+    """The pyramid of the plain twin, at any size."""
+    kind, image = BACKBONES[family], image_of(size, batch=1, dtype=torch.float32)
+    model, plain = build(family), kind.plain(out_indices=kind.pyramid)
+    for m in (model, plain):
+        m.train(mode == 'train')
+    with torch.no_grad():
+        outputs, plain_outputs = model(image), plain(image)
+    assert [o.shape for o in outputs] == [o.shape for o in plain_outputs]
+    assert all(o.isfinite().all() for o in outputs)
+
+
+@pytest.mark.parametrize('resize', ['interpolate', 'interpolate_sum'])
+@pytest.mark.parametrize('size', WITH_SQUARE, ids=str)
+@each_twin
+def test_blocks_compute_parc(family, size, resize):
+    """The first half of a block's channels goes along H, the second along W."""
+    model = in_eval(build(family, resize=resize).double())
+    calls = calls_of_mixers(model, image_of(size, batch=1))
+    assert calls and [mixer for mixer, _, _ in calls] == list(mixers(model).values())
+    for mixer, x, output in calls:
+        assert_close(output, mixer_reference(mixer, x, BACKBONES[family].dense, resize), 1e-10)
+
+
+@each_twin
+def test_without_parc_it_is_the_plain_network(family):
+    kind = BACKBONES[family]
+    model, plain = build(family, parc_starts=kind.depths), kind.plain(out_indices=kind.pyramid)
+    plain.load_state_dict(model.state_dict(), strict=True)
+    image = image_of(SIZES[0], dtype=torch.float32)
+    for a, b in zip(model(image), plain(image), strict=True):
+        assert torch.equal(a, b)
+
+
+@each_backbone
+@pytest.mark.parametrize('size', SIZES, ids=str)
+def test_backends_agree(family, size):
+    image, runs = image_of(size, batch=1), {}
+    for backend in (*BACKENDS, 'auto'):
+        model = in_eval(build(family, backend=backend).double())
+        layers = list(parc_layers(model).values())
+        assert {layer.backend for layer in layers} == {backend}
+        with torch.no_grad():
+            runs[backend] = model(image)
+            # negative control: the comparison sees a kernel
+            layers[0].weight.zero_()
+            outputs = zip(model(image), runs[backend], strict=True)
+            assert max(relative_error(a, b) for a, b in outputs) > 1e-3
+    for backend, outputs in runs.items():
+        for index, output in enumerate(outputs):
+            assert_close(output, runs['direct'][index], 1e-10, f'{backend}, output {index}')
+
+
+@pytest.mark.parametrize('size', WITH_SQUARE, ids=str)
+@each_twin
+def test_height_and_width_exchanged(family, size):
+    """ParC-Net's halves exchange places as well, see test_parcnet.py."""
+    model = in_eval(build(family, img_size=(192, 320)).double())
+    image = image_of(size, batch=1)
+    with torch.no_grad():
+        expected = model(image)
+        exchanged = with_axes_exchanged(model)(image.mT)
+        for a, b in zip(exchanged, expected, strict=True):
+            assert_close(a.mT, b, 1e-10)
+        wrong = with_axes_exchanged(model, parc=False)(image.mT)
+    assert torch.equal(wrong[1].mT, exchanged[1].mT)  # before any ParC
+    assert relative_error(wrong[3].mT, expected[3]) > 1e-3
+
+
+# Backward
+
+
+@pytest.mark.parametrize(
+    ('family', 'changes'),
+    [
+        *((family, {}) for family in BACKBONES),
+        ('convnext', dict(layer_scale_init_value=1e-6)),
+        ('convnext', dict(gap_before_final_norm=True)),
+        ('convnext', dict(gap_before_final_norm=True, layer_scale_init_value=1e-6)),
+    ],
+    ids=str,
+)
+def test_every_parameter_gets_a_gradient(family, changes):
+    """With the norms' own statistics: else a norm takes a constant such as ParC's bias out."""
+    norms = dict(norm_eval=True) if BACKBONES[family].batch_norm else {}
+    model = build(family, out_indices=every_output(family), **norms, **changes)
+    model.init_weights()
+    for name, grad in gradients(model, image_of(SIZES[0], dtype=torch.float32)).items():
+        assert grad is not None and grad.isfinite().all() and grad.any(), name
+
+
+@pytest.mark.parametrize(
+    ('family', 'norms'),
+    [(family, {}) for family in BACKBONES]
+    + [(f, dict(norm_eval=True)) for f, kind in BACKBONES.items() if kind.batch_norm],
+    ids=str,
+)
+def test_checkpointing_gives_the_same_gradients(family, norms):
+    options = dict(out_indices=every_output(family), **norms)
+    plain, checkpointed = (
+        gradients(build(family, with_cp=with_cp, **options).double(), image_of(SIZES[0]))
+        for with_cp in (False, True)
+    )
+    for name, grad in plain.items():
+        if BACKBONES[family].batch_norm and not norms and name.endswith(('_h.bias', '_w.bias')):
+            assert max(grad.abs().max(), checkpointed[name].abs().max()) < 1e-10  # see above
+        else:
+            assert grad.any()
+            assert_close(checkpointed[name], grad, 1e-12, name)
+
+
+@each_backbone
+def test_checkpointing_runs_parc_again(family):
+    """Negative control of the test above: with_cp really reaches the ParC blocks."""
+    for with_cp in (False, True):
+        model = build(family, with_cp=with_cp)
+        calls, layers = [], list(parc_layers(model).values())
+        for layer in layers:
+            layer.register_forward_hook(lambda *call, calls=calls: calls.append(call[0]))
+        gradients(model, torch.randn(2, 3, 64, 64))
+        assert layers and {calls.count(layer) for layer in layers} == {1 + with_cp}
+
+
+# Memory formats, half precision, batches and loading
 
 
 @each_backbone
@@ -124,20 +364,6 @@ def test_training_under_autocast(family):
     sum(output.float().square().mean() for output in outputs).backward()
     reached = [p.grad for p in model.parameters() if p.grad is not None]
     assert len(reached) > 20 and all(grad.isfinite().all() for grad in reached)
-
-
-@pytest.mark.parametrize('size', SIZES, ids=str)
-def test_height_and_width_of_convnext_exchanged(size):
-    """The other families' tests are in their own files."""
-    model = in_eval(build('convnext', img_size=(192, 320)).double())
-    image = image_of(size, batch=1)
-    with torch.no_grad():
-        expected = model(image)
-        exchanged = with_axes_exchanged(model)(image.mT)
-        for a, b in zip(exchanged, expected, strict=True):
-            assert_close(a.mT, b, 1e-10)
-        wrong = with_axes_exchanged(model, parc=False)(image.mT)
-    assert relative_error(wrong[3].mT, expected[3]) > 1e-3
 
 
 @each_backbone

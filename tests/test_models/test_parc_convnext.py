@@ -1,33 +1,23 @@
-"""ParCConvNeXt: which blocks hold ParC, any image size, all that mmpretrain's ConvNeXt promises.
+"""ParCConvNeXt: which blocks hold ParC, initial values, and what mmpretrain's ConvNeXt promises.
 
-The independent sides of the comparisons: parameter counts of the published models, mmpretrain's own
-ConvNeXt of the same widths, and the reference operator on what a block really receives. Except for
-counts and initial values a small network is used; its layer scale is 1, since at 1e-6 the blocks
-would hardly show in the output.
+What it shares with other families is in test_every_backbone.py. Except for counts and initial
+values a small network is used.
 """
-
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 import torch
-from helpers import assert_close, relative_error
+from backbones import calls_of_mixers
 from mmpretrain.models import ConvNeXt
 from mmpretrain.registry import MODELS
 
 from mmparc.models.backbones import ParCConvNeXt
 from mmparc.models.layers import ParCMixer
-from mmparc.ops import BACKENDS, parc_reference
 
-ROOT = Path(__file__).parents[2]
 SMALL = dict(depths=[1, 2, 3, 2], channels=[8, 12, 16, 24])
 STARTS = (1, 2, 1, 1)
 PARC_BLOCKS = [(2, 1), (2, 2), (3, 1)]
 PYRAMID = dict(out_indices=(0, 1, 2, 3), gap_before_final_norm=False)
 XT = dict(depths=[3, 3, 9, 3], channels=[48, 96, 192, 384])
-# batch, height, width: the odd sizes of detection and segmentation
-IMAGES = [(2, 97, 131), (1, 200, 336), (2, 64, 96), (1, 224, 224)]
 
 
 def build(**changes):
@@ -59,18 +49,6 @@ def kernel_sizes(model):
         at: (mixer.conv_h.weight.shape[-1], mixer.conv_w.weight.shape[-1])
         for at, mixer in mixers.items()
     }
-
-
-def inputs_of_mixers(model, image):
-    """What each ParC mixer receives from an image, and what it returns."""
-    seen = []
-    mixers = [model.stages[s][b].depthwise_conv for s, b in parc_blocks(model)]
-    hooks = [m.register_forward_hook(lambda *call: seen.append(call)) for m in mixers]
-    with torch.no_grad():
-        model(image)
-    for hook in hooks:
-        hook.remove()
-    return [(mixer, args[0], output) for mixer, args, output in seen]
 
 
 # ----------------------------------------------------------------------------------------------
@@ -137,19 +115,9 @@ def test_kernels_are_as_long_as_the_map(img_size, deep, deepest):
     model = build(img_size=img_size)
     assert kernel_sizes(model) == {(2, 1): deep, (2, 2): deep, (3, 1): deepest}
     size = img_size if isinstance(img_size, tuple) else (img_size, img_size)
-    for mixer, received, _ in inputs_of_mixers(model, torch.randn(1, 3, *size)):
+    for mixer, received, _ in calls_of_mixers(model, torch.randn(1, 3, *size)):
         kernel = mixer.conv_h.weight.shape[-1], mixer.conv_w.weight.shape[-1]
         assert tuple(received.shape[2:]) == kernel
-
-
-@pytest.mark.parametrize(
-    'starts',
-    [(1, 2, 1), (1, 2, 1, 1, 1), (), (1, 2, -1, 1), (2, 2, 1, 1), (1, 2, 4, 1), (1, 2, 1, 3)],
-    ids=str,
-)
-def test_wrong_starts(starts):
-    with pytest.raises(ValueError, match='parc_starts'):
-        build(parc_starts=starts)
 
 
 @pytest.mark.parametrize('changes', [dict(img_size=16), dict(img_size=(224, 31))], ids=str)
@@ -161,123 +129,6 @@ def test_image_smaller_than_a_parc_stage_asks_for(changes):
 def test_odd_width_cannot_be_halved():
     with pytest.raises(ValueError):
         build(arch=dict(depths=[1, 2, 3, 2], channels=[8, 12, 16, 25]))
-
-
-def test_misspelt_argument_is_refused():
-    with pytest.raises(TypeError):
-        build(parc_start=STARTS)
-
-
-# ----------------------------------------------------------------------------------------------
-# Forward and backward
-
-
-@pytest.mark.parametrize('mode', ['train', 'eval'])
-@pytest.mark.parametrize('image', IMAGES, ids=str)
-def test_any_image_size(image, mode):
-    """The pyramid of the plain twin, at any size."""
-    batch, height, width = image
-    x = torch.randn(batch, 3, height, width)
-    model, plain = build(), ConvNeXt(arch=SMALL, **PYRAMID)
-    for m in (model, plain):
-        m.train(mode == 'train')
-    with torch.no_grad():
-        outputs, plain_outputs = model(x), plain(x)
-    assert [o.shape for o in outputs] == [o.shape for o in plain_outputs]
-    assert all(o.isfinite().all() for o in outputs)
-
-
-@pytest.mark.parametrize('resize', ['interpolate', 'interpolate_sum'])
-@pytest.mark.parametrize('image', IMAGES, ids=str)
-def test_blocks_compute_parc(image, resize):
-    """The first half of a block's channels goes along H, the second along W."""
-    batch, height, width = image
-    model = build(resize=resize).double()
-    calls = inputs_of_mixers(model, torch.randn(batch, 3, height, width, dtype=torch.float64))
-    assert len(calls) == len(PARC_BLOCKS)
-    for mixer, x, output in calls:
-        half = x.shape[1] // 2
-        along_h, along_w = (
-            parc_reference(
-                part,
-                conv.weight,
-                conv.bias,
-                conv.pos_embed,
-                axis=axis,
-                groups=half,
-                resize=resize,
-            )
-            for part, conv, axis in (
-                (x[:, :half], mixer.conv_h, 'h'),
-                (x[:, half:], mixer.conv_w, 'w'),
-            )
-        )
-        assert_close(output, torch.cat([along_h, along_w], 1), 1e-10)
-
-
-def test_without_parc_it_is_the_plain_network():
-    model, plain = build(parc_starts=(1, 2, 3, 2)), ConvNeXt(arch=SMALL, **PYRAMID)
-    plain.load_state_dict(model.state_dict(), strict=True)
-    x = torch.randn(2, 3, 97, 131)
-    for a, b in zip(model(x), plain(x), strict=True):
-        assert torch.equal(a, b)
-
-
-@pytest.mark.parametrize('image', IMAGES[:2], ids=str)
-def test_backends_agree(image):
-    x = torch.randn(image[0], 3, *image[1:], dtype=torch.float64)
-    runs = {}
-    for backend in (*BACKENDS, 'auto'):
-        model = build(backend=backend).double()
-        with torch.no_grad():
-            runs[backend] = model(x)
-            # negative control: the comparison sees a kernel
-            model.stages[2][1].depthwise_conv.conv_h.weight.zero_()
-            assert relative_error(model(x)[-1], runs[backend][-1]) > 1e-3
-    for backend, outputs in runs.items():
-        for stage, output in enumerate(outputs):
-            assert_close(output, runs['direct'][stage], 1e-10, f'{backend}, stage {stage + 1}')
-
-
-@pytest.mark.parametrize('layer_scale', [1e-6, 1.0])
-@pytest.mark.parametrize('gap', [False, True])
-def test_every_parameter_gets_a_gradient(gap, layer_scale):
-    model = build(gap_before_final_norm=gap, layer_scale_init_value=layer_scale)
-    model.init_weights()
-    model.train()
-    outputs = model(torch.randn(2, 3, 97, 131))
-    sum((o * torch.randn_like(o)).sum() for o in outputs).backward()
-    for name, parameter in model.named_parameters():
-        assert parameter.grad is not None, name
-        assert parameter.grad.isfinite().all() and parameter.grad.any(), name
-
-
-def test_checkpointing_gives_the_same_gradients():
-    x = torch.randn(2, 3, 97, 131, dtype=torch.float64)
-    grads = []
-    for with_cp in (False, True):
-        model = build(with_cp=with_cp).double()
-        model.train()
-        outputs = model(x)
-        sum((o * o * o).sum() for o in outputs).backward()
-        grads.append({name: p.grad for name, p in model.named_parameters()})
-    for name, grad in grads[0].items():
-        assert grad.any()
-        assert_close(grads[1][name], grad, 1e-12, name)
-
-
-def test_checkpointing_runs_the_blocks_again():
-    """Negative control of the test above: with_cp really reaches the ParC blocks."""
-    calls = {}
-    for with_cp in (False, True):
-        model = build(with_cp=with_cp)
-        model.train()
-        seen = []
-        mixer = model.stages[2][1].depthwise_conv
-        mixer.register_forward_hook(lambda *call, seen=seen: seen.append(call))
-        model(torch.randn(1, 3, 64, 64))[-1].sum().backward()
-        calls[with_cp] = len(seen)
-    assert calls == {False: 1, True: 2}
 
 
 # ----------------------------------------------------------------------------------------------
@@ -359,32 +210,3 @@ def test_initial_values(inside):
         assert abs(value.std() - 0.02) < 0.001, kind
         # a normal distribution, not a uniform one of that spread (which ends at 0.035)
         assert 0.05 < value.abs().max() < 0.15, kind
-
-
-# ----------------------------------------------------------------------------------------------
-# By name, from every task
-
-BY_NAME = """
-import sys
-import torch
-from {package}.registry import MODELS
-
-assert not any(name.partition('.')[0] == 'mmparc' for name in sys.modules)
-backbone = dict(type='mmparc.ParCConvNeXt', arch={arch}, parc_starts={starts}, **{pyramid})
-model = MODELS.build(backbone)
-assert type(model).__module__.startswith('mmparc.'), type(model)
-assert [tuple(o.shape[1:]) for o in model(torch.zeros(1, 3, 64, 96))] == [
-    (8, 16, 24), (12, 8, 12), (16, 4, 6), (24, 2, 3)
-]
-"""
-
-
-@pytest.mark.parametrize(
-    'package',
-    ['mmpretrain', *(pytest.param(p, marks=pytest.mark.slow) for p in ('mmdet', 'mmseg'))],
-)
-def test_built_by_name_without_custom_imports(package):
-    code = BY_NAME.format(package=package, arch=SMALL, starts=STARTS, pyramid=PYRAMID)
-    command = [sys.executable, '-W', 'ignore', '-c', code]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=600)
-    assert done.returncode == 0, done.stderr

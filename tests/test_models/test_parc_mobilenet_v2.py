@@ -1,8 +1,7 @@
-"""ParCMobileNetV2: which blocks hold ParC, any image size, all that mmpretrain's class promises.
+"""ParCMobileNetV2: which blocks hold ParC, initial values, and what mmpretrain's class promises.
 
-The independent sides of the comparisons: parameter counts of the published models, mmpretrain's own
-MobileNetV2, and the reference operator on what a block really receives. Except for counts and
-initial values a narrow network is used.
+What it shares with other families is in test_every_backbone.py. Except for counts and initial
+values a narrow network is used.
 """
 
 import pytest
@@ -10,25 +9,19 @@ import torch
 from backbones import (
     calls_of_mixers,
     classifier,
-    gradients,
     in_eval,
     kernel_sizes,
     mixer_reference,
     mixers,
-    with_axes_exchanged,
 )
-from helpers import assert_close, relative_error
+from helpers import assert_close
 from mmengine.registry import DefaultScope
-from mmpretrain.models import MobileNetV2
 from mmpretrain.registry import OPTIM_WRAPPER_CONSTRUCTORS
 
 from mmparc.models.backbones import ParCMobileNetV2
-from mmparc.ops import BACKENDS
 
 NARROW = dict(widen_factor=0.25, out_indices=(1, 2, 4, 6))
 DEPTHS = (1, 2, 3, 4, 3, 3, 1)
-# batch, height, width: the odd sizes of detection and segmentation
-IMAGES = [(2, 97, 131), (1, 200, 336), (1, 224, 224)]
 PUBLISHED = {
     'layer4.2.conv.1.conv': (14, 14),
     'layer4.3.conv.1.conv': (14, 14),
@@ -102,21 +95,6 @@ def test_a_strided_convolution_is_not_replaced(stage):
 
 
 @pytest.mark.parametrize(
-    'starts',
-    [(3, 4, 3, 2), (), (1, 2, 3, 2, 2, -1, 1), (2, 2, 3, 2, 2, 2, 1), (1, 2, 3, 5, 2, 2, 1)],
-    ids=str,
-)
-def test_wrong_starts(starts):
-    with pytest.raises(ValueError, match='parc_starts must'):
-        build(parc_starts=starts)
-
-
-def test_misspelt_argument_is_refused():
-    with pytest.raises(TypeError):
-        build(parc_start=DEPTHS)
-
-
-@pytest.mark.parametrize(
     ('img_size', 'deep', 'deepest'),
     [
         (224, (14, 14), (7, 7)),
@@ -143,31 +121,6 @@ def test_kernels_are_as_long_as_the_map(img_size, deep, deepest):
 # Forward and backward
 
 
-@pytest.mark.parametrize('mode', ['train', 'eval'])
-@pytest.mark.parametrize('image', IMAGES, ids=str)
-def test_any_image_size(image, mode):
-    """The pyramid of the plain twin, at any size."""
-    x = torch.randn(image[0], 3, *image[1:])
-    model, plain = build(), MobileNetV2(**NARROW)
-    for m in (model, plain):
-        m.train(mode == 'train')
-    with torch.no_grad():
-        outputs, plain_outputs = model(x), plain(x)
-    assert [o.shape for o in outputs] == [o.shape for o in plain_outputs]
-    assert all(o.isfinite().all() for o in outputs)
-
-
-@pytest.mark.parametrize('resize', ['interpolate', 'interpolate_sum'])
-@pytest.mark.parametrize('image', IMAGES, ids=str)
-def test_blocks_compute_depthwise_parc(image, resize):
-    """The first half of a block's channels goes along H, the second along W."""
-    model = in_eval(build(resize=resize).double())
-    calls = calls_of_mixers(model, torch.randn(image[0], 3, *image[1:], dtype=torch.float64))
-    assert len(calls) == len(PUBLISHED)
-    for mixer, x, output in calls:
-        assert_close(output, mixer_reference(mixer, x, False, resize), 1e-10)
-
-
 def test_norm_and_activation_follow_the_mixer():
     model = in_eval(build().double())
     block = model.layer4[2]
@@ -181,79 +134,6 @@ def test_norm_and_activation_follow_the_mixer():
         assert (mixed > 6).any()
         expected = project.bn(project.conv(mixed.clamp(0, 6))) + x
         assert_close(block(x), expected, 1e-10)
-
-
-def test_without_parc_it_is_the_plain_network():
-    model, plain = build(parc_starts=DEPTHS), MobileNetV2(**NARROW)
-    plain.load_state_dict(model.state_dict(), strict=True)
-    x = torch.randn(2, 3, 97, 131)
-    for a, b in zip(model(x), plain(x), strict=True):
-        assert torch.equal(a, b)
-
-
-@pytest.mark.parametrize('image', IMAGES[:2], ids=str)
-def test_backends_agree(image):
-    x = torch.randn(image[0], 3, *image[1:], dtype=torch.float64)
-    runs = {}
-    for backend in (*BACKENDS, 'auto'):
-        model = in_eval(build(backend=backend).double())
-        assert {m.conv_h.backend for m in mixers(model).values()} == {backend}
-        with torch.no_grad():
-            runs[backend] = model(x)
-            # negative control: the comparison sees a kernel
-            model.layer5[2].conv[1].conv.conv_h.weight.zero_()
-            assert relative_error(model(x)[2], runs[backend][2]) > 1e-3
-    for backend, outputs in runs.items():
-        for index, output in enumerate(outputs):
-            assert_close(output, runs['direct'][index], 1e-10, f'{backend}, output {index}')
-
-
-@pytest.mark.parametrize('size', [(97, 131), (200, 336), (224, 224)], ids=str)
-def test_height_and_width_exchanged(size):
-    model = in_eval(build(img_size=(192, 320)).double())
-    image = torch.randn(1, 3, *size, dtype=torch.float64)
-    with torch.no_grad():
-        expected = model(image)
-        exchanged = with_axes_exchanged(model)(image.mT)
-        for a, b in zip(exchanged, expected, strict=True):
-            assert_close(a.mT, b, 1e-10)
-        wrong = with_axes_exchanged(model, parc=False)(image.mT)
-    assert torch.equal(wrong[1].mT, exchanged[1].mT)  # before any ParC
-    assert relative_error(wrong[3].mT, expected[3]) > 1e-3
-
-
-def test_every_parameter_gets_a_gradient():
-    """With the norms' own statistics: else a norm takes a constant such as ParC's bias out."""
-    model = build(norm_eval=True, out_indices=(1, 2, 4, 6, 7))
-    model.init_weights()
-    for name, grad in gradients(model, torch.randn(2, 3, 97, 131)).items():
-        assert grad is not None and grad.isfinite().all() and grad.any(), name
-
-
-@pytest.mark.parametrize('norm_eval', [False, True])
-def test_checkpointing_gives_the_same_gradients(norm_eval):
-    image = torch.randn(2, 3, 97, 131, dtype=torch.float64)
-    plain, checkpointed = (
-        gradients(build(with_cp=with_cp, norm_eval=norm_eval, out_indices=(6, 7)).double(), image)
-        for with_cp in (False, True)
-    )
-    for name, grad in plain.items():
-        if not norm_eval and name.endswith(('conv_h.bias', 'conv_w.bias')):
-            assert max(grad.abs().max(), checkpointed[name].abs().max()) < 1e-10  # see above
-        else:
-            assert grad.any()
-            assert_close(checkpointed[name], grad, 1e-12, name)
-
-
-def test_checkpointing_runs_the_mixers_again():
-    """Negative control of the test above: with_cp really reaches the ParC blocks."""
-    calls = {False: [], True: []}
-    for with_cp, seen in calls.items():
-        model = build(with_cp=with_cp)
-        mixer = model.layer6[2].conv[1].conv
-        mixer.register_forward_hook(lambda *call, seen=seen: seen.append(call))
-        gradients(model, torch.randn(2, 3, 64, 64))
-    assert (len(calls[False]), len(calls[True])) == (1, 2)
 
 
 # What the parent promises
@@ -271,14 +151,6 @@ def test_frozen_stages(frozen):
     for stage in range(1, 8):
         modules = getattr(model, f'layer{stage}').modules()
         assert all(m.training is (stage > frozen) for m in modules)
-
-
-def test_norm_eval():
-    model = build(norm_eval=True)
-    model.train()
-    norms = [m for m in model.modules() if isinstance(m, torch.nn.BatchNorm2d)]
-    assert norms and not any(m.training for m in norms)
-    assert all(m.training for m in mixers(model).values())
 
 
 @pytest.mark.parametrize('prefix', ['', 'backbone.'])
