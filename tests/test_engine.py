@@ -315,6 +315,7 @@ def test_right_types_pass(name: str) -> None:
     [
         (DET, 'backbone', 'mmparc.ParCConvNext', "did you mean 'mmparc.ParCConvNeXt'?"),
         (DET, 'backbone', 'ParCConvNeXt', "did you mean 'mmparc.ParCConvNeXt'?"),
+        (DET, 'backbone', 'ParCResNet', "did you mean 'mmparc.ParCResNet'?"),
         (CLS, 'backbone', 'mmpretrain.ConvNextt', "did you mean 'mmpretrain.ConvNeXt'?"),
         (SEG, 'decode_head', 'UperHead', "did you mean 'UPerHead'?"),
         (DET, 'neck', 'FPNN', "did you mean 'FPN'?"),

@@ -146,7 +146,8 @@ def test_train_test_and_resume(task: str, data, tmp_path: Path) -> None:
     shown = tmp_path / 'shown'
     options = ['--cfg-options', f'data_root={root}']
     test_dir = ['--work-dir', tmp_path / 'test', '--show-dir', shown]
-    run('tools/test.py', config, first, *test_dir, *options, cwd=tmp_path)
+    said = run('tools/test.py', config, first, *test_dir, *options, cwd=tmp_path)
+    assert f' pictures in {shown}' in said
     metrics = metrics_of(tmp_path / 'test')
     if task != 'det':  # which gives no metrics as long as it finds nothing
         assert 0 <= metrics[METRICS[task]] <= 100

@@ -3,8 +3,10 @@
 
 import argparse
 import os
+from pathlib import Path
 
 try:
+    from mmengine.logging import print_log
     from mmengine.runner import Runner
 
     from mmparc import engine
@@ -51,6 +53,11 @@ def main() -> None:
     else:
         engine.check_whole_model(runner.model, cfg.load_from)
     runner.test()
+    if args.show_dir:
+        # Each task's visualizer chooses its own folder below the one that was asked for.
+        pictures = [p for p in Path(args.show_dir).rglob('*') if p.suffix in ('.png', '.jpg')]
+        folders = ', '.join(sorted({str(p.parent) for p in pictures}))
+        print_log(f'{len(pictures)} pictures in {folders or args.show_dir}', 'current')
 
 
 if __name__ == '__main__':

@@ -74,7 +74,7 @@ def main() -> None:
     if '' not in report.counts:
         count = next(iter(report.counts.values()))
         table.add_section()
-        table.add_row('without ParC', f'{(count.total - count.parc) / 1e9:,.4f} G', '-')
+        table.add_row('all but ParC', f'{(count.total - count.parc) / 1e9:,.4f} G', '-')
     console.print(table)
     unknown = {op: n for count in report.counts.values() for op, n in count.unknown.items()}
     if unknown:

@@ -61,5 +61,7 @@ param_scheduler = [
 ]
 auto_scale_lr = dict(base_batch_size=32)
 default_hooks = dict(
-    logger=dict(interval=10), checkpoint=dict(interval=max_epochs // 2, max_keep_ckpts=2)
+    visualization=dict(rescale_factor=4.0),  # of small images, so that the caption can be read
+    logger=dict(interval=10),
+    checkpoint=dict(interval=max_epochs // 2, max_keep_ckpts=2),
 )
