@@ -266,7 +266,7 @@ def test_tool(tmp_path) -> None:
     assert result.returncode == 0 and result.stderr == '', result.stderr
     assert '7,412,824' in result.stdout and '224 x 224' in result.stdout
     rows = {line.split()[1]: line.split()[3:] for line in result.stdout.splitlines() if '│' in line}
-    assert set(rows) == {*BACKENDS, 'without'}
+    assert set(rows) == {*BACKENDS, 'all'}
     counts = count_config(load(XT, 'parc-')).counts
     for backend, count in counts.items():
         assert rows[backend][0] == f'{count.total / 1e9:.4f}'

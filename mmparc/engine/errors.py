@@ -26,7 +26,8 @@ def exit_on_user_error(main: Callable[[], None]) -> Callable[[], None]:
 def suggest(name: str, known: Iterable[str]) -> str:
     """A hint "did you mean ...?" for a mistyped name, or '' where nothing is close."""
     by_lower = {candidate.lower(): candidate for candidate in known}
-    # first a name that lacks its scope alone, such as ParCResNet for mmparc.ParCResNet
-    close = [lower for lower in by_lower if lower.endswith(f'.{name.lower()}')]
+    # first what differs in case alone, then what lacks its scope alone: mmparc.ParCResNet
+    close = [lower for lower in by_lower if lower == name.lower()]
+    close += [lower for lower in by_lower if lower.endswith(f'.{name.lower()}')]
     close += difflib.get_close_matches(name.lower(), by_lower, n=1, cutoff=0.6)
     return f"did you mean '{by_lower[close[0]]}'?" if close else ''
