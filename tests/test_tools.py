@@ -136,7 +136,11 @@ def test_train_test_and_resume(task: str, data, tmp_path: Path) -> None:
     # trained for two steps into the default work directory, in an interpreter of its own (for
     # detection the demo in test_readme.py does that)
     fresh = task != 'det'
-    run('tools/train.py', config, *short(task, root, 2), cwd=tmp_path, fresh=fresh)
+    # --resume, as a cluster's script gives it each time, begins where there is nothing yet
+    said = run(
+        'tools/train.py', config, '--resume', *short(task, root, 2), cwd=tmp_path, fresh=fresh
+    )
+    assert 'has no checkpoint to resume: a new run' in said
     warm_up = rates(work_dir)
     assert list(warm_up) == [1, 2]
     first, checkpoint = checkpoint_after(task, work_dir, 2)

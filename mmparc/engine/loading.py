@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 
 from mmengine.logging import print_log
 from mmengine.model import is_model_wrapper
-from mmengine.runner.checkpoint import _load_checkpoint
+from mmengine.runner import CheckpointLoader
 from torch import Tensor, nn
 
 from .errors import UserError
@@ -92,7 +92,7 @@ def _starting_points(
 
 def _weights(path: str, prefix: str) -> dict[str, Tensor]:
     """A checkpoint's tensors below ``prefix``, by the names that mmengine will look for."""
-    checkpoint = _load_checkpoint(path, map_location='cpu')
+    checkpoint = CheckpointLoader.load_checkpoint(path, map_location='cpu', logger='silent')
     state_dict = checkpoint.get('state_dict', checkpoint)
     tensors = {key: value for key, value in state_dict.items() if isinstance(value, Tensor)}
     if not tensors:
