@@ -1,4 +1,4 @@
-"""What all tests share: comparisons, and the tools as processes.
+"""What all tests share: comparisons, and the tools and others as processes.
 
 The measure of comparisons is the project's relative error, max|a - b| / max|b|, in float64.
 """
@@ -134,6 +134,39 @@ def _serve() -> None:
     os.chdir(request['cwd'])
     sys.argv = request['argv']
     sys.path[0] = str(Path(sys.argv[0]).parent)
+
+
+# Fresh interpreters that lack packages
+
+# Code after which nothing but the standard library, what torch needs, and the packages named on the
+# command line can be imported.
+BLOCK = """
+import sys
+
+NEEDS_OF_TORCH = {
+    'filelock', 'fsspec', 'functorch', 'jinja2', 'markupsafe', 'mpmath', 'networkx', 'nvidia',
+    'sympy', 'torchgen', 'triton', 'typing_extensions',
+}
+ALLOWED = set(sys.stdlib_module_names) | NEEDS_OF_TORCH | set(sys.argv[1:])
+refused = set()
+
+
+class Block:
+    def find_spec(self, name, path=None, target=None):
+        package = name.partition('.')[0]
+        if package not in ALLOWED:
+            refused.add(package)
+            raise ModuleNotFoundError(f'{name} is blocked here', name=name)
+
+
+sys.meta_path.insert(0, Block())
+"""
+
+
+def run_python(code: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run code in a fresh interpreter, in the project's folder."""
+    command = [sys.executable, '-W', 'ignore', '-c', code, *arguments]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
 
 
 if __name__ == '__main__':

@@ -291,8 +291,12 @@ def test_a_training_step_moves_every_parameter(leaf: str) -> None:
     # However small: behind a layer scale of 1e-6 float32 still resolves a gradient of 1e-10.
     assert not [name for name, g in gradients.items() if not torch.isfinite(g).all()]
     assert not [name for name, g in gradients.items() if not g.any()]
-    assert {name for name, p in named if torch.equal(p, before[name])} == untrained(leaf)
     layers = {name for name, m in model.named_modules() if type(m).__name__ == 'ParCConv'}
+    # A batch norm takes the bias before it out again: its gradient is rounding, which may be too
+    # little to move it.
+    before_norm = set() if 'convnext' in leaf else {f'{name}.bias' for name in layers}
+    still = {name for name, p in named if torch.equal(p, before[name])}
+    assert still - before_norm == untrained(leaf)
     kinds = {name.rpartition('.')[2] for name in gradients if name.rpartition('.')[0] in layers}
     expected = {'weight', 'pos_embed'} if 'parcnet-' in leaf else {'weight', 'bias', 'pos_embed'}
     assert kinds == (expected if leaf in PARC else set())

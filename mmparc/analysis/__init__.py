@@ -1,5 +1,1 @@
-"""What a model costs."""
-
-from .flops import Count, Report, count_config, count_multiply_adds, input_size
-
-__all__ = ['Count', 'Report', 'count_config', 'count_multiply_adds', 'input_size']
+"""What a model costs: multiply-adds (flops.py, on mmengine) and time (the rest, on torch alone)."""

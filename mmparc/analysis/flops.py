@@ -3,10 +3,12 @@
 mmengine's counter on a trace of the model's own forward pass, with what it lacks for ParC. Its
 convention: a multiply-add counts 1; a value counts 5 in a LayerNorm or GroupNorm, 2 in a BatchNorm,
 1 in adaptive average pooling, 1 or 4 in nearest or bilinear upsampling; other elementwise
-operations, reductions, and what moves data count 0. Besides, here: a real Fourier transform of
-length n has 5/2 n log2 n floating-point operations, two to a multiply-add; a complex product is 4
-multiply-adds; a resized tap 2. What prepares a kernel and applies it to its position embedding
-counts too. Operations that none of this covers are reported as unknown.
+operations, reductions, and what moves data count 0. Besides, here: a fast real Fourier transform
+of length n has 5/2 n log2 n floating-point operations, two to a multiply-add; a complex product is
+4 multiply-adds; a resized tap 2. Counted is what a backend computes, with the zeros that `direct`
+pads by, and the transforms of a dense `fft` as the matrix products that they are. What prepares a
+kernel and applies it to its position embedding counts too, though evaluation keeps the result for
+the next map of that size. Operations that none of this covers are reported as unknown.
 """
 
 import copy
@@ -18,7 +20,7 @@ from typing import Any
 
 import torch
 from mmengine.analysis import FlopAnalyzer
-from mmengine.analysis.jit_handles import einsum_flop_jit, elementwise_flop_counter, get_shape
+from mmengine.analysis.jit_handles import bmm_flop_jit, elementwise_flop_counter, get_shape
 from mmengine.config import Config
 from mmengine.model import revert_sync_batchnorm
 from mmengine.registry import MODELS, DefaultScope
@@ -27,15 +29,15 @@ from torch import Tensor, nn
 
 from mmparc.engine import UserError
 from mmparc.engine.config import datasets_of
-from mmparc.models import ParCConv
+from mmparc.models import ParCConv, ParCMixer
 from mmparc.ops import BACKENDS
 
 # Counted as 0 beyond what mmengine counts as 0, each in place too.
 _FREE = """
-    _conj add avg_pool2d clone cumsum div exp feature_dropout fill flip gelu hardsigmoid hardswish
-    hardtanh im2col item leaky_relu linspace log log2 logical_and lt max_pool2d mean meshgrid
-    minimum ne neg new_ones ones_like pad pow repeat rsub scatter sigmoid silu softmax sort sqrt
-    sub sum tanh topk unflatten unfold where
+    __or__ _conj add avg_pool2d clone cos cumsum div exp feature_dropout fill flip gelu hardsigmoid
+    hardswish hardtanh im2col item leaky_relu linspace log log2 logical_and lt mT max_pool2d mean
+    meshgrid minimum ne neg new_ones ones_like pad pow reciprocal repeat resolve_conj rsub scatter
+    sigmoid silu sin softmax sort sqrt sub sum tanh topk unflatten unfold where
 """
 
 
@@ -107,8 +109,8 @@ def count_multiply_adds(model: nn.Module, inputs: Tensor) -> Count:
     analyzer.tracer_warnings('none')
     with torch.no_grad():
         total = analyzer.total()
-    parc = [name for name, m in model.named_modules() if isinstance(m, ParCConv)]
-    return Count(total, sum(map(analyzer.total, parc)), Counter(analyzer.unsupported_ops()))
+    parc = sum(map(analyzer.total, _parc_layers(model)))
+    return Count(total, parc, Counter(analyzer.unsupported_ops()))
 
 
 def input_size(cfg: Config) -> tuple[tuple[int, int], str]:
@@ -153,14 +155,13 @@ def _build(cfg: Config) -> nn.Module:
 
 def _by_backend(model: nn.Module, inputs: Tensor, backends: Sequence[str]) -> dict[str, Count]:
     """Trace the whole model once, then each call of a ParC layer by each backend."""
-    calls: list[tuple[ParCConv, list[int]]] = []
+    calls: list[tuple[nn.Module, list[int]]] = []
 
-    def note(layer: ParCConv, args: tuple[Tensor]) -> None:
+    def note(layer: nn.Module, args: tuple[Tensor]) -> None:
         calls.append((layer, [int(n) for n in args[0].shape]))
 
-    layers = [m for m in model.modules() if isinstance(m, ParCConv)]
-    for layer in layers:
-        layer.backend = backends[0]  # not 'auto', which may choose anything
+    layers = list(_parc_layers(model).values())
+    _set_backend(model, backends[0])  # not 'auto', which may choose anything
     hooks = [layer.register_forward_pre_hook(note) for layer in layers]
     whole = count_multiply_adds(model, inputs)
     for hook in hooks:
@@ -171,11 +172,24 @@ def _by_backend(model: nn.Module, inputs: Tensor, backends: Sequence[str]) -> di
     for backend in backends:
         parc, unknown = 0, whole.unknown
         for layer, shape in calls:
-            layer.backend = backend
+            _set_backend(layer, backend)
             own = count_multiply_adds(layer, torch.zeros(shape))
             parc, unknown = parc + own.total, unknown | own.unknown
         counts[backend] = Count(whole.total - whole.parc + parc, parc, unknown)
     return counts
+
+
+def _parc_layers(model: nn.Module) -> dict[str, nn.Module]:
+    """{name: layer} of the outermost ones: a mixer does not call the two that it holds."""
+    layers = {n: m for n, m in model.named_modules() if isinstance(m, ParCConv | ParCMixer)}
+    held = {part for layer in layers.values() for part in layer.modules() if part is not layer}
+    return {name: layer for name, layer in layers.items() if layer not in held}
+
+
+def _set_backend(model: nn.Module, backend: str) -> None:
+    for module in model.modules():
+        if isinstance(module, ParCConv):
+            module.backend = backend
 
 
 class _Forward(nn.Module):
@@ -201,23 +215,9 @@ def _tensors(node: Any) -> Iterable[Tensor]:
 # Handles take an operation's inputs and outputs as values of the trace.
 
 
-def _is_complex(value: Any) -> bool:
-    return (value.type().scalarType() or '').startswith('Complex')
-
-
 def _product(inputs: list, outputs: list) -> int:
-    return 4 * math.prod(get_shape(outputs[0])) if _is_complex(outputs[0]) else 0
-
-
-def _einsum(inputs: list, outputs: list) -> int:
-    """Of two operands; upstream's handle reads a rounded number off a text."""
-    equation = inputs[0].toIValue().replace(' ', '')
-    terms = equation.partition('->')[0].split(',')
-    if len(terms) != 2 or '.' in equation:
-        return einsum_flop_jit(inputs, outputs)
-    operands = inputs[1].node().inputs()
-    sizes = {i: n for term, v in zip(terms, operands) for i, n in zip(term, get_shape(v))}
-    return math.prod(sizes.values()) * (4 if _is_complex(outputs[0]) else 1)
+    is_complex = (outputs[0].type().scalarType() or '').startswith('Complex')
+    return 4 * math.prod(get_shape(outputs[0])) if is_complex else 0
 
 
 def _real_transform(value: Any, dim: Any) -> int:
@@ -236,7 +236,7 @@ _HANDLES = {
     **{f'aten::{name}{place}': None for name in _FREE.split() for place in ('', '_')},
     'aten::mul': _product,
     'aten::mul_': _product,
-    'aten::einsum': _einsum,
+    'aten::baddbmm': lambda inputs, outputs: bmm_flop_jit(inputs[1:3], outputs),
     'aten::fft_rfft': lambda inputs, outputs: _real_transform(inputs[0], inputs[2]),
     'aten::fft_irfft': lambda inputs, outputs: _real_transform(outputs[0], inputs[2]),
     'aten::scaled_dot_product_attention': _attention,

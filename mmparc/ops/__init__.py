@@ -1,8 +1,20 @@
 """The ParC operator as tensor code on torch alone: no parameters, no mm packages."""
 
-from .functional import BACKENDS, parc
+from .functional import ParCKernel, compute_dtype, correlate, parc, prepare
 from .reference import parc_reference
 from .resize import resize_taps
-from .select import choose_backend
+from .select import BACKENDS, ROWS, choose_backend, load_table
 
-__all__ = ['BACKENDS', 'choose_backend', 'parc', 'parc_reference', 'resize_taps']
+__all__ = [
+    'BACKENDS',
+    'ROWS',
+    'ParCKernel',
+    'choose_backend',
+    'compute_dtype',
+    'correlate',
+    'load_table',
+    'parc',
+    'parc_reference',
+    'prepare',
+    'resize_taps',
+]

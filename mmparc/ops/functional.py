@@ -1,28 +1,52 @@
 """``parc``: one axis of position-aware circular convolution (arXiv 2203.03952, 2210.04020).
 
-Checks the arguments, resizes kernel and embedding to the map, chooses the backend, and folds
+It has two steps. :func:`prepare` makes what depends on the weights alone: it resizes kernel and
+embedding to the map, brings the kernel into the form that a backend multiplies with, and folds
 embedding and bias into one offset per channel and position, since ParC(x + p) = ParC(x) + ParC(p).
+:func:`correlate` applies one or more such kernels to a map. In evaluation on a CPU layers keep the
+first step's result while their weights stay.
 """
 
-from collections.abc import Callable
+from collections.abc import Sequence
+from types import ModuleType
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from .direct import parc_direct
-from .fft import parc_fft
-from .matmul import parc_matmul
+from . import direct, fft, matmul
 from .resize import resize_taps
-from .select import choose_backend
+from .select import BACKENDS, choose_backend
 
-# Each takes (input (B, C_in, H, W), taps (C_out, C_in / groups, n), axis, groups), with n the
-# map's size along the axis, and returns the bare circular correlation (B, C_out, H, W).
-_IMPLEMENTATIONS: dict[str, Callable[[Tensor, Tensor, str, int], Tensor]] = {
-    'direct': parc_direct,
-    'matmul': parc_matmul,
-    'fft': parc_fft,
-}
-BACKENDS = tuple(_IMPLEMENTATIONS)
+# Each has prepare(taps, axis, groups), for taps (C_out, C_in / groups, n) with n the map's size
+# along the axis; prepare_offset(offset, prepared, axis, groups), for one (C_out, n); and
+# correlate(input, prepared, prepared offset or None, axis, groups, out=None), which may write its
+# result into out.
+_IMPLEMENTATIONS: dict[str, ModuleType] = dict(zip(BACKENDS, (direct, matmul, fft), strict=True))
+
+
+class ParCKernel(NamedTuple):
+    """What of a ParC depends on its weights alone, for maps of one length along its axis.
+
+    Attributes:
+        backend: the one it is made for.
+        axis: 'h' or 'w'.
+        length: of the map along it.
+        groups: as in a convolution.
+        out_channels: C_out.
+        dtype: what the map is cast to.
+        operand: the backend's form of the taps.
+        offset: the backend's form of ParC(pos_embed) + bias, or None.
+    """
+
+    backend: str
+    axis: str
+    length: int
+    groups: int
+    out_channels: int
+    dtype: torch.dtype
+    operand: Tensor | tuple[Tensor, ...]
+    offset: Tensor | None
 
 
 def parc(
@@ -54,52 +78,121 @@ def parc(
         pos_embed: (C_in, K), added to the input at each position along the axis.
         axis: 'h' or 'w'.
         groups: as in a convolution; C_in for a depthwise one, 1 for a dense one.
-        backend: one of :data:`BACKENDS`, or 'auto' (:func:`choose_backend`).
+        backend: one of :data:`BACKENDS`, 'auto', or the path of a table for 'auto', a .json file;
+            see :func:`choose_backend`.
         resize: 'interpolate' or 'interpolate_sum'.
 
     Returns:
-        (B, C_out, H, W).
+        (B, C_out, H, W), in the memory format of the input; compilers choose that themselves.
 
     Raises:
         ValueError: if an argument is unknown, or shapes or dtypes do not fit.
     """
+    kernel = prepare(
+        input, weight, bias, pos_embed, axis=axis, groups=groups, backend=backend, resize=resize
+    )
+    return correlate([input], [kernel])
+
+
+def prepare(
+    input: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    pos_embed: Tensor | None = None,
+    *,
+    axis: str,
+    groups: int = 1,
+    backend: str = 'auto',
+    resize: str = 'interpolate',
+) -> ParCKernel:
+    """The first step of :func:`parc`, with its arguments; the values of ``input`` do not matter.
+
+    The result serves every map of the same channels, length along the axis, dtype and device.
+
+    Raises:
+        ValueError: as :func:`parc`.
+    """
     _check(input, weight, bias, pos_embed, axis, groups, backend)
     n = input.shape[2 if axis == 'h' else 3]
-    weight = resize_taps(weight, n, resize)
+    dtype = compute_dtype(input)
+    weight = resize_taps(weight, n, resize).to(dtype)
+    if backend not in BACKENDS:
+        backend = choose_backend(input, weight, axis=axis, table=backend)
+    implementation = _IMPLEMENTATIONS[backend]
+    operand = implementation.prepare(weight, axis, groups)
+    offset = None if bias is None else bias.to(dtype)[:, None].expand(-1, n)
     if pos_embed is not None:
         # Only the taps are summed over, so only they are rescaled by 'interpolate_sum'.
-        pos_embed = resize_taps(pos_embed, n, 'interpolate')
+        p = resize_taps(pos_embed, n, 'interpolate').to(dtype)
+        p = p[None, :, :, None] if axis == 'h' else p[None, :, None, :]
+        embedded = implementation.correlate(p, operand, None, axis, groups).flatten(2)[0]
+        offset = embedded if offset is None else embedded + offset
+    if offset is not None:
+        offset = implementation.prepare_offset(offset, operand, axis, groups)
+    return ParCKernel(backend, axis, n, groups, weight.shape[0], dtype, operand, offset)
 
+
+def correlate(inputs: Sequence[Tensor], kernels: Sequence[ParCKernel]) -> Tensor:
+    """The second step of :func:`parc`: each map with its own kernel, the outputs as one map.
+
+    Args:
+        inputs: maps (B, C_in, H, W), equal but for C_in, which :func:`prepare` has seen.
+        kernels: as many.
+
+    Returns:
+        (B, sum of all C_out, H, W), in the memory format of the first map; compilers choose that
+        themselves.
+
+    Raises:
+        ValueError: if a kernel was prepared for another length.
+    """
+    for x, kernel in zip(inputs, kernels, strict=True):
+        if x.shape[2 if kernel.axis == 'h' else 3] != kernel.length:
+            raise ValueError(
+                f'a kernel prepared for length {kernel.length} along {kernel.axis} does not fit '
+                f'the map {tuple(x.shape)}: prepare one for it'
+            )
+    inputs = [x.to(kernel.dtype) for x, kernel in zip(inputs, kernels, strict=True)]
+    compiling = torch.compiler.is_compiling() or torch.jit.is_tracing()
+    plain = type(inputs[0]) is Tensor  # others need not know of writing to a part of a map
+    if torch.is_grad_enabled() or compiling or not plain:
+        outputs = [_run(x, kernel) for x, kernel in zip(inputs, kernels, strict=True)]
+        joined = outputs[0] if len(outputs) == 1 else torch.cat(outputs, 1)
+        # Compilers choose layouts themselves, and dynamo cannot ask for those of dynamic shapes.
+        return joined if compiling else joined.contiguous(memory_format=_memory_format(inputs[0]))
+    # Without gradients each backend writes its part of the output, if it can do so at no cost.
+    b, _, h, w = inputs[0].shape
+    channels = [kernel.out_channels for kernel in kernels]
+    joined = torch.empty(
+        (b, sum(channels), h, w),
+        dtype=inputs[0].dtype,
+        device=inputs[0].device,
+        memory_format=_memory_format(inputs[0]),
+    )
+    for x, kernel, out in zip(inputs, kernels, joined.split(channels, 1), strict=True):
+        y = _run(x, kernel, out)
+        if y.data_ptr() != out.data_ptr():
+            out.copy_(y)
+    return joined
+
+
+def _run(x: Tensor, kernel: ParCKernel, out: Tensor | None = None) -> Tensor:
+    run = _IMPLEMENTATIONS[kernel.backend].correlate
+    return run(x, kernel.operand, kernel.offset, kernel.axis, kernel.groups, out)
+
+
+def compute_dtype(input: Tensor) -> torch.dtype:
+    """The dtype that ``input`` is multiplied in: its own, or autocast's, which spares float64."""
     device = input.device.type
     if torch.is_autocast_enabled(device) and input.dtype != torch.float64:
-        dtype = torch.get_autocast_dtype(device)
-        input, weight = input.to(dtype), weight.to(dtype)
-        bias = None if bias is None else bias.to(dtype)
-        pos_embed = None if pos_embed is None else pos_embed.to(dtype)
-
-    if backend == 'auto':
-        backend = choose_backend(input, weight, axis=axis, groups=groups)
-    run = _IMPLEMENTATIONS[backend]
-    output = run(input, weight, axis, groups)
-    offset = _offset(weight, bias, pos_embed, groups, run)
-    if offset is None:
-        return output
-    return output + (offset[..., None] if axis == 'h' else offset[..., None, :])
+        return torch.get_autocast_dtype(device)
+    return input.dtype
 
 
-def _offset(
-    weight: Tensor,
-    bias: Tensor | None,
-    pos_embed: Tensor | None,
-    groups: int,
-    run: Callable[[Tensor, Tensor, str, int], Tensor],
-) -> Tensor | None:
-    """ParC(p) + bias: (C_out, n) or, without an embedding, (C_out, 1)."""
-    offset = None if bias is None else bias[:, None]
-    if pos_embed is not None:
-        embedded = run(pos_embed[None, :, None, :], weight, 'w', groups)[0, :, 0]
-        offset = embedded if offset is None else embedded + offset
-    return offset
+def _memory_format(map: Tensor) -> torch.memory_format:
+    """That of a map or of some channels of one."""
+    channels_last = map.stride(1) == 1 < map.stride(3)
+    return torch.channels_last if channels_last else torch.contiguous_format
 
 
 def _check(
@@ -113,8 +206,10 @@ def _check(
 ) -> None:
     if axis not in ('h', 'w'):
         raise ValueError(f"axis must be 'h' or 'w', got {axis!r}")
-    if backend != 'auto' and backend not in BACKENDS:
-        raise ValueError(f"backend must be 'auto' or one of {BACKENDS}, got {backend!r}")
+    if backend != 'auto' and backend not in BACKENDS and not backend.endswith('.json'):
+        raise ValueError(
+            f"backend must be 'auto', one of {BACKENDS} or a table's .json file, got {backend!r}"
+        )
     if input.dim() != 4 or 0 in input.shape[1:]:
         raise ValueError(f'input must be (B, C_in, H, W), not empty, got {tuple(input.shape)}')
     if not input.is_floating_point():

@@ -1,26 +1,111 @@
-"""The choice behind ``backend='auto'``."""
+"""The choice behind ``backend='auto'``: a table of what was fastest, by the kernel's length.
+
+The table ships with mmparc (auto_table.json), so that everyone's 'auto' is the same and runs
+repeat. ``tools/analysis/measure_backends.py`` measures one on another machine; the path of its file
+stands in the place of 'auto' then.
+"""
+
+import itertools
+import json
+import logging
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 import torch
 from torch import Tensor
 
+BACKENDS = ('direct', 'matmul', 'fft')
 
-def choose_backend(input: Tensor, taps: Tensor, *, axis: str, groups: int) -> str:
-    """Name the backend that is likely the fastest for these shapes.
+SHIPPED_TABLE = Path(__file__).with_name('auto_table.json')
 
-    A simple rule, drawn through a handful of float32 timings on two CPU cores and not itself
-    measured: the convolution while the kernel is about as short as an ordinary one, the circulant
-    product up to a few hundred taps where channels stay apart, the FFT beyond and if dense.
+# A row for each of these: 'cpu float32 depthwise h inference'. The GPU's are for all other devices.
+ROWS = tuple(
+    map(
+        ' '.join,
+        itertools.product(
+            ('cpu', 'gpu'),
+            ('float32', 'half'),
+            ('depthwise', 'dense'),
+            ('h', 'w'),
+            ('inference', 'training'),
+        ),
+    )
+)
+# {row: {length: backend}}; a length between two that were measured takes the nearer one's.
+Table = Mapping[str, Mapping[int, str]]
+
+_tables: dict[str, Table] = {}
+_logger = logging.getLogger('mmparc')
+_logged: set[tuple[str, str, int]] = set()
+
+
+def choose_backend(input: Tensor, weight: Tensor, *, axis: str, table: str = 'auto') -> str:
+    """Name the table's backend: what was the fastest where it was measured, on a GPU a guess.
+
+    float64 takes float32's rows, and both half precisions have one, measured in bfloat16. Each
+    choice is logged once, by the logger 'mmparc', but not while compiling.
 
     Args:
         input: (B, C_in, H, W).
-        taps: (C_out, C_in / groups, n), already resized.
-        axis: 'h' or 'w'; not used by this rule.
-        groups: C_in for depthwise.
+        weight: (C_out, C_in / groups, K) of any K, in the dtype that is computed in.
+        axis: 'h' or 'w'.
+        table: 'auto', or the path of a table.
+
+    Raises:
+        ValueError: if the table cannot be read.
     """
-    n = taps.shape[-1]
-    if n <= 8:
-        return 'direct'
-    half = input.dtype in (torch.float16, torch.bfloat16)
-    if taps.shape[1] == 1:
-        return 'matmul' if n <= 192 or half else 'fft'
-    return 'direct' if n <= 14 else 'fft'
+    n = input.shape[2 if axis == 'h' else 3]
+    half = weight.dtype in (torch.float16, torch.bfloat16)
+    training = torch.is_grad_enabled() and (input.requires_grad or weight.requires_grad)
+    row = ' '.join(
+        (
+            'cpu' if input.device.type == 'cpu' else 'gpu',
+            'half' if half else 'float32',
+            'depthwise' if weight.shape[1] == 1 else 'dense',
+            axis,
+            'training' if training else 'inference',
+        )
+    )
+    backends = (_tables[table] if table in _tables else load_table(table))[row]
+    length = _nearest(list(backends), n)
+    if not torch.compiler.is_compiling() and (table, row, length) not in _logged:
+        _logged.add((table, row, length))
+        _logger.info('ParC %s, length %d, as for %d: %s', row, n, length, backends[length])
+    return backends[length]
+
+
+def _nearest(lengths: Sequence[int], n: int) -> int:
+    """The one of the smallest ratio to n; of ascending ``lengths``."""
+    for length, longer in itertools.pairwise(lengths):
+        if n * n <= length * longer:
+            return length
+    return lengths[-1]
+
+
+def load_table(path: str) -> Table:
+    """Read a table, once, for :func:`choose_backend` to know it, when it is compiled too.
+
+    Raises:
+        ValueError: if there is none, or a row is missing or names what is no backend.
+    """
+    if path not in _tables:
+        _tables[path] = _read(path)
+    return _tables[path]
+
+
+def _read(path: str) -> Table:
+    try:
+        text = json.loads(Path(path).read_text())['rows']
+        table = {row: {int(n): text[row][n] for n in sorted(text[row], key=int)} for row in ROWS}
+    except (OSError, ValueError, LookupError, TypeError) as error:
+        raise ValueError(
+            f'{path} is no table of backends ({type(error).__name__}: {error}): '
+            'make one by tools/analysis/measure_backends.py'
+        ) from None
+    for row, backends in table.items():
+        if not backends or min(backends) < 1 or any(b not in BACKENDS for b in backends.values()):
+            raise ValueError(f'{path}: row {row!r} must map lengths to {BACKENDS}')
+    return table
+
+
+_tables['auto'] = _read(str(SHIPPED_TABLE))

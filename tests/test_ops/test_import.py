@@ -4,35 +4,8 @@ Each test runs a fresh interpreter in which nothing but the standard library, to
 itself needs can be imported, so that a hidden dependency fails, whatever is installed.
 """
 
-import subprocess
-import sys
-from pathlib import Path
-
 import pytest
-
-ROOT = Path(__file__).parents[2]
-
-BLOCK = """
-import sys
-
-NEEDS_OF_TORCH = {
-    'filelock', 'fsspec', 'functorch', 'jinja2', 'markupsafe', 'mpmath', 'networkx', 'nvidia',
-    'sympy', 'torchgen', 'triton', 'typing_extensions',
-}
-ALLOWED = set(sys.stdlib_module_names) | NEEDS_OF_TORCH | set(sys.argv[1:])
-refused = set()
-
-
-class Block:
-    def find_spec(self, name, path=None, target=None):
-        package = name.partition('.')[0]
-        if package not in ALLOWED:
-            refused.add(package)
-            raise ModuleNotFoundError(f'{name} is blocked here', name=name)
-
-
-sys.meta_path.insert(0, Block())
-"""
+from helpers import BLOCK, run_python
 
 CHECK = """
 foreign = {'mmengine', 'mmcv', 'mmdet', 'mmseg', 'mmpretrain', 'torchvision', 'scipy', 'cv2'}
@@ -54,11 +27,6 @@ for axis in 'hw':
         y.sum().backward()
         assert (y - expected).abs().max() < 1e-4
 """
-
-
-def run_python(code, *arguments):
-    command = [sys.executable, '-W', 'ignore', '-c', code, *arguments]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
 
 
 def test_ops_need_torch_alone():

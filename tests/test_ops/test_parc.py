@@ -13,23 +13,27 @@ import math
 import numpy as np
 import pytest
 import torch
-import torch.nn.functional as F
 from helpers import assert_close, relative_error
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from operator_cases import (
+    HALVES,
+    KINDS,
+    NAMES,
+    batch_of,
+    compare,
+    compare_honestly,
+    cotangent_of,
+    expected_run,
+    make_tensors,
+    value_and_grads,
+)
 
-from mmparc.ops import BACKENDS, parc, parc_reference, resize_taps
+from mmparc.ops import BACKENDS, correlate, parc, parc_reference, prepare, resize_taps
 
 AXES = ('h', 'w')
 RESIZES = ('interpolate', 'interpolate_sum')
 ANY_BACKEND = (*BACKENDS, 'auto')
-# name: (C_in, C_out, groups)
-KINDS = {
-    'depthwise': (2, 2, 2),
-    'multiplier': (3, 6, 3),
-    'grouped': (4, 6, 2),
-    'dense': (3, 5, 1),
-}
 # (H, W, K): the kernel as long as the axis, shorter, longer; odd, prime and single positions
 SIZES = (
     (7, 7, 7),
@@ -45,12 +49,6 @@ SIZES = (
     (200, 336, 14),
 )
 SLOW = [((200, 336, 14), kind) for kind in KINDS if kind != 'depthwise']
-# fp16 on a CPU needs a newer torch than the oldest supported one
-HALVES = (torch.bfloat16,) + (
-    (torch.float16,) if torch.__version__ >= torch.torch_version.TorchVersion('2.3') else ()
-)
-NAMES = ('input', 'weight', 'bias', 'pos_embed')
-
 each_backend = pytest.mark.parametrize('backend', ANY_BACKEND)
 each_axis = pytest.mark.parametrize('axis', AXES)
 each_kind = pytest.mark.parametrize('kind', KINDS)
@@ -106,81 +104,6 @@ def parc_by_hand(x, w, bias=None, p=None, *, axis, groups=1, resize='interpolate
         if bias is not None:
             y[:, o] += bias[o]
     return y
-
-
-def parc_as_published(input, weight, bias, pos_embed, *, axis, groups, resize):
-    """The plain PyTorch of the papers' code: F.interpolate, x + p, wrap-around cat, F.conv2d."""
-    n = input.shape[2 if axis == 'h' else 3]
-    along, across = (2, 3) if axis == 'h' else (3, 2)
-    scale = weight.shape[-1] / n if resize == 'interpolate_sum' else 1
-    weight = F.interpolate(weight, n, mode='linear', align_corners=True) * scale
-    pos_embed = F.interpolate(pos_embed[None], n, mode='linear', align_corners=True)
-    x = input + pos_embed.unsqueeze(across)
-    x = torch.cat([x, x.narrow(along, 0, n - 1)], along)
-    return F.conv2d(x, weight.unsqueeze(across), bias, groups=groups)
-
-
-# --------------------------------------------------------------------------------------------------
-# Seeded tensors and one way to run an operator on them
-
-
-def make_tensors(kind, size, batch=2, dtype=torch.float64):
-    """input, weight, bias, pos_embed of a kind and a size (H, W, K), standard normal."""
-    c_in, c_out, groups = KINDS[kind]
-    height, width, kernel = size
-    generator = torch.Generator().manual_seed(height * 10007 + width * 101 + kernel)
-    shapes = (
-        (batch, c_in, height, width),
-        (c_out, c_in // groups, kernel),
-        (c_out,),
-        (c_in, kernel),
-    )
-    return [torch.randn(s, generator=generator, dtype=torch.float64).to(dtype) for s in shapes]
-
-
-def value_and_grads(op, tensors, **kwargs):
-    """{'output': y, 'input': dy/dinput, ...} under a fixed cotangent, which fp16 and bf16 hold."""
-    leaves = [t.detach().requires_grad_() for t in tensors]
-    output = op(*leaves, **kwargs)
-    grads = torch.autograd.grad(output, leaves, cotangent_of(output))
-    return {'output': output.detach(), **dict(zip(NAMES, grads, strict=True))}
-
-
-def cotangent_of(output):
-    generator = torch.Generator().manual_seed(1)
-    return torch.randint(-8, 9, output.shape, generator=generator).to(output.dtype) / 4
-
-
-def compare(actual, expected, bounds):
-    """Every entry of two `value_and_grads` within its bound (one number, or one an entry)."""
-    for name, value in expected.items():
-        assert_close(
-            actual[name], value, bounds if isinstance(bounds, float) else bounds[name], name
-        )
-
-
-def batch_of(size):
-    return 1 if size[0] * size[1] > 10_000 else 2
-
-
-@functools.lru_cache(maxsize=64)
-def expected_run(op, kind, size, axis, stored, computed, resize='interpolate'):
-    """`op` computed in one dtype from values that were rounded to another."""
-    tensors = [t.to(computed) for t in make_tensors(kind, size, batch_of(size), stored)]
-    return value_and_grads(op, tensors, axis=axis, groups=KINDS[kind][2], resize=resize)
-
-
-def compare_honestly(actual, case, stored, computed, ceiling):
-    """At most twice the error of plain PyTorch in the same precision, and two last places.
-
-    The bounds stay far below the signal: above `ceiling` the comparison itself would be void.
-    """
-    exact = expected_run(parc_reference, *case, stored, torch.float64)
-    plain = expected_run(parc_as_published, *case, computed, computed)
-    last_place = torch.finfo(computed).eps
-    bounds = {name: 2 * relative_error(plain[name], exact[name]) + 2 * last_place for name in exact}
-    assert max(bounds.values()) < ceiling, bounds
-    compare(actual, exact, bounds)
 
 
 # --------------------------------------------------------------------------------------------------
@@ -618,6 +541,17 @@ def test_misfits_raise_one_line(backend, misfit):
         call_with(**{'backend': backend, **MISFITS[misfit]})
     message = str(error.value)
     assert message and '\n' not in message
+
+
+@each_backend
+@each_axis
+def test_a_kernel_of_another_length_raises(axis, backend):
+    x, w, bias, p = make_tensors('dense', (13, 17, 8))
+    kernel = prepare(x, w, bias, p, axis=axis, backend=backend)
+    expected = parc_reference(x, w, bias, p, axis=axis)
+    assert_close(correlate([x], [kernel]), expected, 1e-10)
+    with pytest.raises(ValueError, match='prepared for length'):
+        correlate([x.mT], [kernel])
 
 
 def test_resize_taps_refuses_an_unknown_way():

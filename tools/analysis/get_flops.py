@@ -13,7 +13,7 @@ try:
     from rich.table import Table
 
     from mmparc import engine
-    from mmparc.analysis import count_config
+    from mmparc.analysis.flops import count_config
     from mmparc.ops import BACKENDS
 except ImportError as error:
     raise SystemExit(

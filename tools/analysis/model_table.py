@@ -17,7 +17,7 @@ try:
     from mmengine.logging import MMLogger
 
     from mmparc import engine
-    from mmparc.analysis import Report, count_config
+    from mmparc.analysis.flops import Report, count_config
 except ImportError as error:
     raise SystemExit(
         f'error: {error.name or error} is not installed in this Python: '

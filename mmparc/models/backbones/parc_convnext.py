@@ -33,7 +33,7 @@ class ParCConvNeXt(ConvNeXt):
         img_size: the training resolution, one number or (height, width). It gives the kernels'
             lengths: each stage's own resolution at that size.
         resize: how kernels follow maps of other lengths, see :func:`mmparc.ops.resize_taps`.
-        backend: 'auto' or one of :data:`mmparc.ops.BACKENDS`.
+        backend: as in :class:`mmparc.models.ParCConv`.
         stem_patch_size: the stride of the stem.
         frozen_stages: how many stages, from the first on, keep their parameters.
         init_cfg: by default as ConvNeXt's, with the ParC kernels among the convolutions:

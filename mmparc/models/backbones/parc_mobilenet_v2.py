@@ -34,7 +34,7 @@ class ParCMobileNetV2(MobileNetV2):
         img_size: the training resolution, one number or (height, width). It gives the kernels'
             lengths: each stage's own resolution at that size.
         resize: how kernels follow maps of other lengths, see :func:`mmparc.ops.resize_taps`.
-        backend: 'auto' or one of :data:`mmparc.ops.BACKENDS`.
+        backend: as in :class:`mmparc.models.ParCConv`.
         init_cfg: by default as MobileNetV2's, with the ParC kernels among the convolutions:
             Kaiming normal with fan out, biases 0.
         **kwargs: everything else that mmpretrain's MobileNetV2 takes (out_indices, frozen_stages,

@@ -38,7 +38,7 @@ class ParCResNet(ResNet):
         img_size: the training resolution, one number or (height, width). It gives the kernels'
             lengths: each stage's own resolution at that size and these ``strides``.
         resize: how kernels follow maps of other lengths, see :func:`mmparc.ops.resize_taps`.
-        backend: 'auto' or one of :data:`mmparc.ops.BACKENDS`.
+        backend: as in :class:`mmparc.models.ParCConv`.
         **kwargs: everything else that mmpretrain's ResNet takes (strides, dilations, out_indices,
             style, deep_stem, frozen_stages, norm_eval, with_cp, ...).
 

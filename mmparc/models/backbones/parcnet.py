@@ -65,7 +65,7 @@ class ParCNet(BaseBackbone):
             convolution dilated for it (ParC sees the whole map as before). Checkpoints of either
             load into the other, the kernels resized.
         resize: how kernels follow maps of other lengths, see :func:`mmparc.ops.resize_taps`.
-        backend: 'auto' or one of :data:`mmparc.ops.BACKENDS`.
+        backend: as in :class:`mmparc.models.ParCConv`.
         out_indices: which outputs to return; 0 to 4 are layers 1 to 5, 5 the final 1x1 convolution.
             Parts after the last of them are not run and not trained, but kept, so that a state
             dict fits whatever the outputs.

@@ -5,14 +5,30 @@ in each forward pass, and one whose kernel has another length than a checkpoint'
 when it is loaded.
 """
 
+import logging
+
 import torch
+from mmengine.logging import print_log
 from mmengine.utils import to_2tuple
 from torch import Tensor, nn
 
-from mmparc.ops import parc
+from mmparc.ops import ParCKernel, compute_dtype, correlate, load_table, prepare
 from mmparc.registry import MODELS
 
+from .kernel_cache import KernelCache
 from .resize_on_load import ResizedOnLoad
+
+
+class _CurrentLog(logging.Handler):
+    """Sends what the operator logs, the choices of 'auto', to where mmengine logs."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        print_log(record.getMessage(), logger='current', level=record.levelno)
+
+
+logging.getLogger('mmparc').addHandler(_CurrentLog())
+if not logging.getLogger('mmparc').level:
+    logging.getLogger('mmparc').setLevel(logging.INFO)
 
 
 @MODELS.register_module()
@@ -32,10 +48,12 @@ class ParCConv(ResizedOnLoad):
         pos_embed: whether to add a learned (C_in, K) embedding to the input.
         resize: how kernel and embedding follow a map of another length, see
             :func:`mmparc.ops.resize_taps`.
-        backend: 'auto' or one of :data:`mmparc.ops.BACKENDS`.
+        backend: 'auto', one of :data:`mmparc.ops.BACKENDS`, or the path of a table for 'auto',
+            see :func:`mmparc.ops.choose_backend`.
 
     Raises:
-        ValueError: if ``groups`` does not divide both channel counts, or K is not positive.
+        ValueError: if ``groups`` does not divide both channel counts, K is not positive, or the
+            table cannot be read.
     """
 
     def __init__(
@@ -65,6 +83,9 @@ class ParCConv(ResizedOnLoad):
         self.weight = nn.Parameter(torch.empty(out_channels, in_channels // groups, kernel_size))
         self.bias = nn.Parameter(torch.empty(out_channels)) if bias else None
         self.pos_embed = nn.Parameter(torch.empty(in_channels, kernel_size)) if pos_embed else None
+        self._kernels = KernelCache()
+        if backend.endswith('.json'):
+            load_table(backend)  # here and not in the first forward pass, which may be compiled
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
@@ -80,16 +101,46 @@ class ParCConv(ResizedOnLoad):
         return {'weight': self.resize, 'pos_embed': 'interpolate'}
 
     def forward(self, x: Tensor) -> Tensor:
-        return parc(
-            x,
-            self.weight,
-            self.bias,
-            self.pos_embed,
-            axis=self.axis,
-            groups=self.groups,
-            backend=self.backend,
-            resize=self.resize,
-        )
+        return correlate([x], [self.kernel(x)])
+
+    def kernel(self, x: Tensor) -> ParCKernel:
+        """The kernel for a map like ``x``, to be used by :func:`mmparc.ops.correlate`.
+
+        In evaluation, without gradients and on the CPU, it is kept for the next such map.
+        """
+
+        def prepare_kernel() -> ParCKernel:
+            return prepare(
+                x,
+                self.weight,
+                self.bias,
+                self.pos_embed,
+                axis=self.axis,
+                groups=self.groups,
+                backend=self.backend,
+                resize=self.resize,
+            )
+
+        if (
+            self.training
+            or torch.is_grad_enabled()
+            or x.device.type != 'cpu'
+            or type(x) is not Tensor  # a fake one has no values to compare
+            or torch.compiler.is_compiling()
+            or torch.jit.is_tracing()
+        ):
+            return prepare_kernel()
+        size = x.shape[1:3] if self.axis == 'h' else x.shape[1::2]  # channels and length
+        key = x.dim(), size, x.dtype, compute_dtype(x), self.axis, self.backend, self.resize
+        return self._kernels.get(key, (self.weight, self.bias, self.pos_embed), prepare_kernel)
+
+    def train(self, mode: bool = True) -> 'ParCConv':
+        self._kernels.clear()
+        return super().train(mode)
+
+    def _apply(self, *args, **kwargs) -> 'ParCConv':
+        self._kernels.clear()  # its values would be of another dtype or device
+        return super()._apply(*args, **kwargs)
 
     def extra_repr(self) -> str:
         return (
@@ -104,7 +155,8 @@ class ParCConv(ResizedOnLoad):
 class ParCMixer(nn.Module):
     """The first half of the channels through a ParC along H, the second through one along W.
 
-    Takes the place of a spatial convolution of the same width and stride 1.
+    Takes the place of a spatial convolution of the same width and stride 1. Both are one step,
+    which saves a copy of the map: ``conv_h`` and ``conv_w`` are not called, nor are hooks on them.
 
     Args:
         channels: C, even.
@@ -144,4 +196,4 @@ class ParCMixer(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         x_h, x_w = x.chunk(2, dim=1)
-        return torch.cat([self.conv_h(x_h), self.conv_w(x_w)], dim=1)
+        return correlate([x_h, x_w], [self.conv_h.kernel(x_h), self.conv_w.kernel(x_w)])

@@ -1,0 +1,107 @@
+"""Times of functions beside each other in one run, and the machine they ran on; torch alone."""
+
+import os
+import platform
+import random
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import torch
+
+
+def interleaved(
+    functions: Mapping[str, Callable[[], object]],
+    *,
+    seconds: float = 1.0,
+    rounds: int = 5,
+    warmup: int = 1,
+    calls: int = 1,
+    seed: int = 0,
+) -> dict[str, list[float]]:
+    """Time all functions in turn, round by round, so that a noisy moment hits all alike.
+
+    Each round has its own order, so that no function always follows the same one. The current CUDA
+    device, if CUDA is in use, is waited for before and after each measurement.
+
+    Args:
+        functions: what is timed, by name.
+        seconds: begin rounds until so much time has passed;
+        rounds: but at least so many.
+        warmup: rounds before the first one, which are not timed.
+        calls: of a function in a row for one measurement, which is their mean. More than one lets
+            a GPU's host run ahead of it, as in a network, and hides the cost of waiting.
+        seed: of the orders.
+
+    Returns:
+        The seconds of a call, {name: one measurement a round}, to take the median of.
+
+    Raises:
+        ValueError: if a number is too small.
+    """
+    if rounds < 1 or calls < 1 or warmup < 0:
+        raise ValueError(f'there is nothing to time: {rounds=}, {calls=}, {warmup=}')
+    for _ in range(warmup):
+        for function in functions.values():
+            function()
+    times = {name: [] for name in functions}
+    order = list(functions)
+    generator = random.Random(seed)
+    end = time.perf_counter() + seconds
+    done = 0
+    while done < rounds or time.perf_counter() < end:
+        generator.shuffle(order)
+        for name in order:
+            times[name].append(time_of(functions[name], calls))
+        done += 1
+    return times
+
+
+def time_of(function: Callable[[], object], calls: int = 1) -> float:
+    """The seconds of one call, as the mean of ``calls``."""
+    _synchronize()
+    start = time.perf_counter()
+    for _ in range(calls):
+        function()
+    _synchronize()
+    return (time.perf_counter() - start) / calls
+
+
+def machine() -> str:
+    """One line: processor, cores, threads, torch, and the GPU where there is one."""
+    parts = [
+        _processor(),
+        f'{os.cpu_count()} logical cores',
+        f'{torch.get_num_threads()} threads',
+        f'CPU capability {torch.backends.cpu.get_cpu_capability()}',
+        f'Python {platform.python_version()}',
+        f'torch {torch.__version__}',
+    ]
+    if torch.cuda.is_available():
+        parts += [
+            torch.cuda.get_device_name(),
+            f'CUDA {torch.version.cuda or torch.version.hip}',
+            f'cuDNN {torch.backends.cudnn.version()}',
+            f'TF32 in convolutions {_on(torch.backends.cudnn.allow_tf32)}',
+            f'TF32 in matrix products {_on(torch.backends.cuda.matmul.allow_tf32)}',
+        ]
+    return ', '.join(parts)
+
+
+def _on(switch: bool) -> str:
+    return 'on' if switch else 'off'
+
+
+def _synchronize() -> None:
+    if torch.cuda.is_initialized():
+        torch.cuda.synchronize()
+
+
+def _processor() -> str:
+    cpuinfo = Path('/proc/cpuinfo')
+    if cpuinfo.is_file():
+        for line in cpuinfo.read_text().splitlines():
+            key, _, value = line.partition(':')
+            if key.strip() == 'model name':
+                return ' '.join(value.split())
+    return platform.processor() or platform.machine()
