@@ -1,8 +1,5 @@
 """torch.compile: no graph break in ParC's code, and values and gradients as without it."""
 
-import importlib.util
-import shutil
-
 import pytest
 import torch
 from helpers import assert_close
@@ -74,10 +71,6 @@ def breaks_of(model, x):
     return [([frame.filename for frame in b.user_stack], b.reason) for b in found]
 
 
-def in_parc(breaks):
-    return [reason for files, reason in breaks if any('mmparc/' in file for file in files)]
-
-
 class Broken(ParCMixer):
     """A graph break below ParC's forward pass: a choice by values."""
 
@@ -90,7 +83,6 @@ def test_a_break_is_noticed():
     """Negative control, through the same check; this class stands in for ParC's code."""
     breaks = breaks_of(nn.Sequential(Broken(6, 7)), torch.randn(1, 6, 13, 17))
     assert any(__file__ in files for files, _ in breaks)
-    assert in_parc([(['/x/mmparc/models/layers/parc.py'], 'reason')]) == ['reason']
     assert breaks_of(nn.Sequential(ParCMixer(6, 7)), torch.randn(1, 6, 13, 17)) == []
 
 
@@ -124,8 +116,6 @@ def test_backbone(family):
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(not shutil.which('g++'), reason='inductor needs a C++ compiler on a CPU')
-@pytest.mark.skipif(not importlib.util.find_spec('torch._inductor'), reason='no inductor')
 @each_width
 def test_inductor(dense):
     layer = mixer(dense, 'matmul')
