@@ -2,11 +2,16 @@
 
 Output row i reads row m through tap (m - i) mod n, and m - i lies between 1 - n and n - 1. So the
 circular correlation is a zero-padded one with the 2n - 1 taps w[1], ..., w[n-1], w[0], ..., w[n-1].
+Where its gradients cannot be had so, the map is wrapped around after all.
 """
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+# oneDNN's AVX-512 gradients of a convolution that is not depthwise write out of bounds where it
+# pads by 9 or more (seen with torch 2.12.1); up to so many of the 2n - 1 taps none was seen to.
+SAFE_TAPS = 13
 
 
 def prepare(taps: Tensor, axis: str, groups: int) -> Tensor:
@@ -28,8 +33,24 @@ def correlate(
     out: Tensor | None = None,
 ) -> Tensor:
     """(B, C_in, H, W) to (B, C_out, H, W)."""
+    differentiated = torch.is_grad_enabled() and (input.requires_grad or kernel.requires_grad)
+    if differentiated and groups < input.shape[1] and kernel.shape[2] > SAFE_TAPS:
+        return _with_map_wrapped(input, kernel, offset, axis, groups)
     if axis == 'w':
         out = None if out is None else out.mT
         return correlate(input.mT, kernel, offset, 'h', groups, out).mT
     y = F.conv2d(input, kernel, padding=(input.shape[2] - 1, 0), groups=groups)
     return y if offset is None else torch.add(y, offset, out=out)
+
+
+def _with_map_wrapped(
+    input: Tensor, kernel: Tensor, offset: Tensor | None, axis: str, groups: int
+) -> Tensor:
+    dim = 2 if axis == 'h' else 3
+    before = input.shape[dim] - 1
+    kernel = kernel[:, :, before:]  # the taps alone
+    if axis == 'w':
+        kernel, offset = kernel.mT, None if offset is None else offset.mT
+    input = torch.cat([input, input.narrow(dim, 0, before)], dim)
+    y = F.conv2d(input, kernel, groups=groups)
+    return y if offset is None else y + offset
