@@ -286,6 +286,19 @@ def test_hopeless_ones_are_skipped(tmp_path: Path) -> None:
     assert set(list(summary[0].values())[5:]) == {'-'}
 
 
+@pytest.mark.parametrize(
+    'seconds, affordable',
+    [([1, 1], True), ([1, 3, 3, 1], True), ([1, 3, 3, 3], False), ([6], False)],
+)
+def test_a_busy_machine_makes_nothing_hopeless(
+    seconds: list[int], affordable: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls = iter(seconds)
+    monkeypatch.setattr(op, 'time_of', lambda function: next(calls))
+    assert op.affordable(print, cap=5, limit=2) is affordable
+    assert list(calls) == []
+
+
 def test_dense_circulants_that_would_not_fit_are_skipped() -> None:
     sizes = {s: op.circulant_values(s) for s in op.papers_shapes(op.TASKS, ['dense'])}
     assert {s.task for s, values in sizes.items() if values > op.CAP_VALUES} == {'det'}
