@@ -351,7 +351,7 @@ def test_tool_without_the_packages() -> None:
     done = run_tool(flags=('-I', '-S'))
     assert done.returncode == 1
     assert done.stderr.startswith('error: ') and done.stderr.count('\n') == 1
-    assert 'is not installed in this Python: run `make env`' in done.stderr
+    assert 'is not installed in this Python: in a checkout run `make env`' in done.stderr
 
 
 def test_import_is_light() -> None:

@@ -78,6 +78,15 @@ def test_load_by_upstream_name(name: str, scope: str) -> None:
     assert cfg.model.to_dict() == get_config(name).model.to_dict()
 
 
+@pytest.mark.parametrize('path', [CLS, DET, SEG])
+def test_load_by_our_name(path: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    expected = Config.fromfile(path)
+    monkeypatch.chdir(tmp_path)
+    cfg = engine.load_config(path.replace('configs/', 'mmparc::', 1))
+    assert cfg.to_dict() == expected.to_dict()
+    assert Path(cfg.filename) == ROOT / path
+
+
 @pytest.mark.parametrize(
     'name, message',
     [
@@ -86,6 +95,13 @@ def test_load_by_upstream_name(name: str, scope: str) -> None:
         ('zzz.py', 'pass the path of a .py file'),
         (RETINANET.replace('r50', 'r51'), "did you mean 'retinanet/retinanet_r50_fpn_1x_coco.py'?"),
         ('mmdet::zzz.py', 'the configs lie in'),
+        (
+            MASK_RCNN.replace('configs/', 'mmparc::').replace('1x', '2x'),
+            "did you mean 'det/convnext/",
+        ),
+        (MASK_RCNN.replace('configs/', 'mmparc::').replace('.py', ''), "fpn_1x_coco.py'?"),
+        ('mmparc::zzz.py', f'the configs lie in {ROOT / "configs"}'),
+        ('mmparc::_base_/backbones/convnext-xt.py', 'no full config'),
         (RETINANET.replace('mmdet', 'mmdetection'), 'must begin with one of mmpretrain::, mmdet::'),
         ('mmdet::_base_/datasets/coco_detection.py', 'no full config'),
         ('configs/_base_/backbones/convnext-xt.py', 'no full config'),
@@ -96,6 +112,25 @@ def test_a_wrong_name_gets_a_hint(name: str, message: str) -> None:
     said = refusal(engine.load_config, name)
     assert name.partition('::')[2] in said
     assert message in said
+
+
+def test_hints_where_there_is_no_configs_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cfg = load(MASK_RCNN)
+    monkeypatch.chdir(tmp_path)
+    ours = DET.replace('configs/', 'mmparc::', 1)
+    assert f"did you mean '{ours}'?" in refusal(engine.load_config, DET)
+    recipe = IMAGENET.replace('configs/', 'mmparc::', 1)
+    said = refusal(engine.check_pretrained, cfg)
+    assert f'(python -m mmparc train {recipe})' in said
+    assert engine.load_config(ours) and engine.load_config(recipe)
+    # the control: a folder of the user's own comes first
+    mine = tmp_path / 'configs' / 'det' / Path(DET).name
+    mine.parent.mkdir(parents=True)
+    mine.touch()
+    said = refusal(engine.load_config, DET)
+    assert f"did you mean 'configs/det/{mine.name}'?" in said and 'mmparc::' not in said
 
 
 def test_options_override() -> None:
@@ -358,7 +393,7 @@ def test_missing_pretrained(tmp_path: Path) -> None:
     cfg.model.backbone.init_cfg.checkpoint = 'work_dirs/cls/parc-convnext-xt_32xb128_in1k/no.pth'
     said = refusal(engine.check_pretrained, cfg)
     assert "no pretrained checkpoint 'work_dirs/cls/parc-convnext-xt_32xb128_in1k/no.pth'" in said
-    assert f'tools/train.py {IMAGENET}' in said
+    assert f'python -m mmparc train {IMAGENET}' in said
     assert '--cfg-options model.backbone.init_cfg.checkpoint=FILE' in said
     assert '--no-pretrained' in said
     checkpoint = tmp_path / 'there.pth'

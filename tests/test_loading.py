@@ -169,7 +169,7 @@ def test_no_checkpoint_of_ours(checkpoint, tmp_path):
     weights = torch.load(checkpoint[1])['state_dict']
     other = tmp_path / 'other.pth'
     torch.save({'model': weights, 'epoch': 3}, other)
-    with pytest.raises(engine.UserError, match=r'^[^\n]* tools/convert_official.py$'):
+    with pytest.raises(engine.UserError, match=r'^[^\n]* `python -m mmparc convert_official`$'):
         engine.check_loaded_share(classifier(224), str(other), 0.0)
 
 

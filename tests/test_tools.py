@@ -30,8 +30,9 @@ SIZES = ('--train', TRAIN, '--val', VAL)
 FAMILIES = sorted(path.name for path in ROOT.glob('configs/cls/*/'))
 METRICS = {'cls': 'accuracy/top1', 'det': 'coco/bbox_mAP_50', 'seg': 'mIoU'}
 TOOLS = sorted(path for path in ROOT.glob('tools/**/*') if path.suffix in ('.py', '.sh'))
-# make_env.py is what installs the packages.
-NEED_PACKAGES = [path for path in TOOLS if path.suffix == '.py' and path.name != 'make_env.py']
+# make_env.py is what installs the packages, and doctor.py says which are missing.
+NEED_NONE = ('doctor.py', 'make_env.py')
+NEED_PACKAGES = [path for path in TOOLS if path.suffix == '.py' and path.name not in NEED_NONE]
 
 
 @pytest.fixture(scope='session')
@@ -254,7 +255,7 @@ def test_wrong_config(tool: str, tmp_path: Path) -> None:
         (
             [CONFIGS['seg'], '--cfg-options', 'data_root=no/such/place'],
             "no data root 'no/such/place'",
-            'tools/make_tiny_data.py',
+            'python -m mmparc make_tiny_data',
         ),
         (
             [MASK_RCNN],
@@ -304,6 +305,7 @@ def test_started_without_the_packages(tool: Path, tmp_path: Path) -> None:
     (line,) = result.stderr.splitlines()
     assert line.startswith('error: ') and 'is not installed in this Python' in line
     assert 'make env' in line and '.venv/bin/activate' in line
+    assert "pip install --no-build-isolation 'mmparc[mm]'" in line
 
 
 @pytest.mark.parametrize('tool', TOOLS, ids=lambda path: path.name)

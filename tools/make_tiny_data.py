@@ -19,8 +19,9 @@ try:
     from mmparc.datasets import DEFAULTS, DIFFICULTIES, TASKS, holds_tiny_data, make_tiny_data
 except ImportError as error:
     raise SystemExit(
-        f'error: {error.name or error} is not installed in this Python: run `make env`, '
-        'then `. .venv/bin/activate`'
+        f'error: {error.name or error} is not installed in this Python: in a checkout run '
+        '`make env`, then `. .venv/bin/activate`; with an installed mmparc run '
+        "`pip install --no-build-isolation 'mmparc[mm]'`"
     ) from None
 
 

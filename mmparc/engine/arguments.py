@@ -10,7 +10,9 @@ from .config import load_config, set_work_dir
 
 def add_config_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments that say which config is meant and how it is changed."""
-    parser.add_argument('config', help='a path, or an upstream name such as mmdet::retinanet/...py')
+    parser.add_argument(
+        'config', help='a path, or a name such as mmparc::det/...py or mmdet::...py'
+    )
     parser.add_argument(
         '--cfg-options',
         nargs='+',

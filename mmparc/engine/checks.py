@@ -5,7 +5,7 @@ from pathlib import Path
 from mmengine.config import Config
 from mmengine.registry import MODELS, DefaultScope, Registry
 
-from .config import TASKS, datasets_of, named_nodes
+from .config import TASKS, datasets_of, named_nodes, own_configs
 from .errors import UserError, suggest
 
 
@@ -52,7 +52,7 @@ def check_data(cfg: Config, *loaders: str) -> None:
                 raise UserError(
                     f"there is no data root '{root}' ({loader}): put the data set there, say where "
                     'it is with --cfg-options data_root=DIR, or make the small one with '
-                    'tools/make_tiny_data.py and use its configs'
+                    '`python -m mmparc make_tiny_data` and use its configs'
                 )
             ann_file = dataset.get('ann_file')
             if ann_file and not Path(root, ann_file).exists():
@@ -68,8 +68,8 @@ def check_pretrained(cfg: Config) -> None:
         path = node.get('checkpoint')
         local = node.get('type') == 'Pretrained' and isinstance(path, str) and '://' not in path
         if local and not Path(path).expanduser().is_file():
-            recipe = next(Path('configs').glob(f'*/**/{Path(path).parent.name}.py'), None)
-            first = f'train it first (tools/train.py {recipe}), ' if recipe else ''
+            recipes = [name for name in own_configs() if Path(name).stem == Path(path).parent.name]
+            first = f'train it first (python -m mmparc train {recipes[0]}), ' if recipes else ''
             raise UserError(
                 f"there is no pretrained checkpoint '{path}': {first}name another with "
                 f'--cfg-options {key}.checkpoint=FILE, or train without one: --no-pretrained'

@@ -9,6 +9,8 @@ from mmengine.config import Config
 from mmengine.hub import get_config
 from mmengine.utils import get_installed_path
 
+from mmparc.home import home
+
 from .errors import UserError, suggest
 
 # The folder of a task's configs and runs, by the scope that its configs are written for.
@@ -19,7 +21,8 @@ def load_config(name: str, options: dict[str, Any] | None = None) -> Config:
     """Load a config and apply ``--cfg-options``.
 
     Args:
-        name: a path, or an upstream name such as 'mmdet::retinanet/retinanet_r50_fpn_1x_coco.py'.
+        name: a path, an upstream name such as 'mmdet::retinanet/retinanet_r50_fpn_1x_coco.py', or
+            one of mmparc's own, 'mmparc::det/convnext/mask-rcnn_parc-convnext-xt_fpn_1x_coco.py'.
         options: dotted keys and values to merge. The key ``data_root`` moves the data: every path
             under the old root in data loaders and evaluators follows.
 
@@ -27,12 +30,12 @@ def load_config(name: str, options: dict[str, Any] | None = None) -> Config:
         UserError: if there is no such config, or it belongs to none of the three tasks.
     """
     if '::' in name:
-        cfg = _load_upstream(name)
+        cfg = _load_named(name)
     elif Path(name).is_file():
         cfg = Config.fromfile(name)
     else:
-        known = [str(path) for path in Path('configs').glob('[!_]*/**/*.py')]
-        hint = suggest(name, known) or 'pass the path of a .py file, or an upstream name mmdet::...'
+        hint = suggest(name, own_configs())
+        hint = hint or 'pass the path of a .py file, or a name mmparc::... or mmdet::...'
         raise UserError(f"there is no config '{name}': {hint}")
     if cfg.get('default_scope') not in TASKS or 'model' not in cfg:
         raise UserError(
@@ -48,16 +51,27 @@ def load_config(name: str, options: dict[str, Any] | None = None) -> Config:
     return cfg
 
 
-def _load_upstream(name: str) -> Config:
+def own_configs() -> list[str]:
+    """Paths below ./configs, as in a checkout; where there are none, mmparc's own by name."""
+    local = [str(path) for path in Path('configs').glob('[!_]*/**/*.py')]
+    return local or [f'mmparc::{name}' for name in _names(home() / 'configs')]
+
+
+def _names(configs: Path) -> list[str]:
+    return [path.relative_to(configs).as_posix() for path in configs.glob('[!_]*/**/*.py')]
+
+
+def _load_named(name: str) -> Config:
     package, _, relative = name.partition('::')
-    if package not in TASKS:
-        raise UserError(f"'{name}' must begin with one of {', '.join(f'{p}::' for p in TASKS)}")
-    configs = Path(get_installed_path(package), '.mim', 'configs')
+    if package not in (*TASKS, 'mmparc'):
+        known = ', '.join(f'{package}::' for package in (*TASKS, 'mmparc'))
+        raise UserError(f"'{name}' must begin with one of {known}")
+    own = package == 'mmparc'  # whose name mmengine does not know
+    configs = home() / 'configs' if own else Path(get_installed_path(package), '.mim', 'configs')
     if not (configs / relative).is_file():
-        known = [p.relative_to(configs).as_posix() for p in configs.glob('[!_]*/**/*.py')]
-        hint = suggest(relative, known) or f'the configs lie in {configs}'
+        hint = suggest(relative, _names(configs)) or f'the configs lie in {configs}'
         raise UserError(f"{package} ships no config '{relative}': {hint}")
-    return get_config(name)
+    return Config.fromfile(configs / relative) if own else get_config(name)
 
 
 def _data_root(cfg: Config) -> str | None:

@@ -20,7 +20,7 @@ def avoid_missing_cuda_ops(cfg: Config) -> None:
         return
     print_log(
         "mmcv was built without CUDA, so this detector runs on the CPU: install torch's CUDA "
-        'toolkit (nvcc) and run `make env` again',
+        'toolkit (nvcc) and build mmcv again (in a checkout: `make env`)',
         logger='current',
         level=logging.WARNING,
     )

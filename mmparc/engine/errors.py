@@ -31,3 +31,9 @@ def suggest(name: str, known: Iterable[str]) -> str:
     close += [lower for lower in by_lower if lower.endswith(f'.{name.lower()}')]
     close += difflib.get_close_matches(name.lower(), by_lower, n=1, cutoff=0.6)
     return f"did you mean '{by_lower[close[0]]}'?" if close else ''
+
+
+def first_line(error: Exception) -> str:
+    """What an error says, in one line; upstream's often say nothing."""
+    lines = str(error).strip().splitlines()
+    return f'{type(error).__name__}: {lines[0]}' if lines else type(error).__name__

@@ -98,7 +98,7 @@ def _weights(path: str, prefix: str) -> dict[str, Tensor]:
     if not tensors:
         raise UserError(
             f"'{path}' holds no weights under 'state_dict': convert a checkpoint of the ParC "
-            "authors' code with tools/convert_official.py"
+            "authors' code with `python -m mmparc convert_official`"
         )
     # As mmengine does: DataParallel's prefix is dropped only where no other is asked for.
     prefix = prefix and prefix.rstrip('.') + '.'

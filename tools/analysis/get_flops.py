@@ -17,8 +17,9 @@ try:
     from mmparc.ops import BACKENDS
 except ImportError as error:
     raise SystemExit(
-        f'error: {error.name or error} is not installed in this Python: '
-        'run `make env`, then `. .venv/bin/activate`'
+        f'error: {error.name or error} is not installed in this Python: in a checkout run '
+        '`make env`, then `. .venv/bin/activate`; with an installed mmparc run '
+        "`pip install --no-build-isolation 'mmparc[mm]'`"
     ) from None
 
 

@@ -22,8 +22,9 @@ try:
     from mmparc.ops.select import SHIPPED_TABLE
 except ImportError as error:
     raise SystemExit(
-        f'error: {error.name or error} is not installed in this Python: '
-        'run `make env`, then `. .venv/bin/activate`'
+        f'error: {error.name or error} is not installed in this Python: in a checkout run '
+        '`make env`, then `. .venv/bin/activate`; with an installed mmparc run '
+        "`pip install --no-build-isolation 'mmparc[mm]'`"
     ) from None
 
 LENGTHS = (4, 7, 10, 14, 20, 28, 42, 56, 64, 84, 100, 128, 168, 200, 336, 512)
