@@ -1,15 +1,18 @@
 """ParC models. Importing this package registers all of them in scope ``mmparc``."""
 
 from .backbones import ParCConvNeXt, ParCMobileNetV2, ParCNet, ParCResNet
-from .layers import ParCConv, ParCMixer
+from .layers import ParCConv, ParCConv2d, ParCMixer
 from .multi_scale import MultiScaleClsDataPreprocessor
+from .surgery import ParCify
 
 __all__ = [
     'MultiScaleClsDataPreprocessor',
     'ParCConv',
+    'ParCConv2d',
     'ParCConvNeXt',
     'ParCMixer',
     'ParCMobileNetV2',
     'ParCNet',
     'ParCResNet',
+    'ParCify',
 ]

@@ -20,9 +20,10 @@ def randomized(module):
     return module
 
 
-def mixer_reference(mixer, x, dense=False, resize='interpolate'):
+def mixer_reference(mixer, x, dense=False, resize='interpolate', groups=None):
     """The first half of the channels along H, the second along W."""
     half = x.shape[1] // 2
+    groups = groups or (1 if dense else half)
     return torch.cat(
         [
             parc_reference(
@@ -31,7 +32,7 @@ def mixer_reference(mixer, x, dense=False, resize='interpolate'):
                 conv.bias,
                 conv.pos_embed,
                 axis=axis,
-                groups=1 if dense else half,
+                groups=groups,
                 resize=resize,
             )
             for part, conv, axis in (
@@ -110,6 +111,26 @@ def test_mixer_without_bias_or_embedding(dense, pos_embed, bias):
     assert_close(mixer(x), mixer_reference(mixer, x, dense), 1e-10)
 
 
+@pytest.mark.parametrize('backend', [*BACKENDS, 'auto'])
+@pytest.mark.parametrize('size', SIZES, ids=str)
+def test_mixer_with_groups_matches_reference(size, backend):
+    """Two groups of three channels in each half."""
+    mixer = randomized(ParCMixer(12, (9, 14), groups=2, backend=backend))
+    assert mixer.conv_h.weight.shape == (6, 3, 9) and mixer.conv_w.weight.shape == (6, 3, 14)
+    x = torch.randn(2, 12, *size, dtype=torch.float64)
+    expected = mixer_reference(mixer, x, groups=2)
+    assert_close(mixer(x), expected, 1e-10)
+    # negative control: other channels in each group
+    assert relative_error(mixer(x.roll(1, 1)).roll(-1, 1), expected) > 0.1
+
+
+@pytest.mark.parametrize(('dense', 'groups'), [(True, 1), (False, 3)])
+def test_groups_at_the_ends_are_dense_and_depthwise(dense, groups):
+    mixer, grouped = ParCMixer(6, 7, dense=dense), ParCMixer(6, 7, groups=groups)
+    assert shapes(mixer) == shapes(grouped)
+    assert mixer.conv_h.groups == grouped.conv_h.groups == groups
+
+
 def test_mixer_exchanged_halves_or_axes_are_noticed():
     """Negative control on a square map, where no shape gives the exchange away."""
     mixer = randomized(ParCMixer(6, 14))
@@ -169,6 +190,8 @@ def test_initial_values_are_drawn_and_seeded(layer):
     [
         lambda: ParCMixer(7, 5),
         lambda: ParCMixer(6, 0),
+        lambda: ParCMixer(8, 5, groups=3),
+        lambda: ParCMixer(8, 5, dense=True, groups=2),
         lambda: ParCConv(4, 6, 0, 'h'),
         lambda: ParCConv(4, 6, 5, 'h', groups=4),
         lambda: ParCConv(4, 6, 5, 'h', groups=3),
@@ -183,6 +206,8 @@ def test_initial_values_are_drawn_and_seeded(layer):
     ids=[
         'odd channels',
         'mixer without a kernel',
+        'groups and a half',
+        'dense and groups',
         'conv without a kernel',
         'groups and output',
         'groups and input',

@@ -1,6 +1,7 @@
 """ParC layers: they own the kernels and the position embeddings."""
 
+from .conv2d import ParCConv2d
 from .parc import ParCConv, ParCMixer
 from .resize_on_load import ResizedOnLoad
 
-__all__ = ['ParCConv', 'ParCMixer', 'ResizedOnLoad']
+__all__ = ['ParCConv', 'ParCConv2d', 'ParCMixer', 'ResizedOnLoad']

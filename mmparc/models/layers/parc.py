@@ -164,9 +164,11 @@ class ParCMixer(nn.Module):
         dense: one kernel per pair of channels within a half (ParC-ResNet) instead of one per
             channel.
         bias, pos_embed, resize, backend: as in :class:`ParCConv`.
+        groups: of each half, for what lies between: 1 is dense, C / 2 one kernel per channel.
 
     Raises:
-        ValueError: if ``channels`` is odd.
+        ValueError: if ``channels`` is odd, or ``groups`` does not divide a half or contradicts
+            ``dense``.
     """
 
     def __init__(
@@ -178,14 +180,19 @@ class ParCMixer(nn.Module):
         pos_embed: bool = True,
         resize: str = 'interpolate',
         backend: str = 'auto',
+        groups: int | None = None,
     ) -> None:
         super().__init__()
         if channels % 2:
             raise ValueError(f'ParCMixer splits its channels in two halves; {channels} is odd')
         half = channels // 2
+        if groups is None:
+            groups = 1 if dense else half
+        elif dense and groups != 1:
+            raise ValueError(f'dense means groups=1, got groups={groups}: leave one of them out')
         height, width = to_2tuple(kernel_size)
         options = dict(
-            groups=1 if dense else half,
+            groups=groups,
             bias=bias,
             pos_embed=pos_embed,
             resize=resize,

@@ -1,0 +1,195 @@
+"""The stages of any convolutional backbone, as papers' tables list them, and what lies in them.
+
+Found by following one image's shape through the backbone, so that nothing needs to be known of its
+family. Resolutions and sizes are (height, width).
+"""
+
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from math import sqrt
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensorMode
+
+from .layers.exchange import is_spatial
+
+
+@dataclass
+class SpatialConv:
+    """A convolution that mixes positions and keeps the number of channels.
+
+    Attributes:
+        name: in the backbone.
+        conv: the module.
+        received: the resolution of its input.
+        returned: that of its output.
+    """
+
+    name: str
+    conv: nn.Conv2d
+    received: tuple[int, int]
+    returned: tuple[int, int]
+
+    @property
+    def exchangeable(self) -> bool:
+        """Whether it has no stride and the map keeps its size, as with a ParC."""
+        return max(self.conv.stride) == 1 and self.received == self.returned
+
+
+@dataclass
+class Stage:
+    """The blocks whose outputs have one total stride and one number of channels.
+
+    Attributes:
+        stride: total stride.
+        channels: of the blocks' outputs.
+        blocks: of each its spatial convolutions; both in the order of execution.
+    """
+
+    stride: int
+    channels: int
+    blocks: list[list[SpatialConv]] = field(default_factory=list)
+
+    def __str__(self) -> str:
+        return f'stride {self.stride}, {self.channels} channels, {len(self.blocks)} blocks'
+
+
+class _Call(NamedTuple):
+    """Shapes of a module's first input and output maps, (B, C, H, W); None where there is none."""
+
+    received: tuple[int, ...] | None
+    returned: tuple[int, ...] | None
+
+
+def find_stages(backbone: nn.Module, img_size: tuple[int, int]) -> list[Stage]:
+    """The stages of a backbone with their blocks, in the order of execution.
+
+    A block of a spatial convolution (kernel larger than 1, as many channels out as in) is the
+    innermost module around it that is called and holds at least two convolutions or linear layers.
+    A block within another one belongs to the outer one, if that has a convolution of its own that
+    can be exchanged: CSPNeXt's block holds a depthwise separable convolution, but a stage with a
+    strided convolution before its blocks is no block. Nor is what holds the network's first
+    convolution (deep stems), or what ends at another resolution than its spatial convolutions (the
+    chains of strided convolutions between HRNet's branches).
+
+    Args:
+        backbone: any module that takes images; neither it nor random states are changed.
+        img_size: of the image followed. Total strides are told apart as far as it allows.
+
+    Raises:
+        ValueError: if the shapes cannot be followed.
+    """
+    calls = _follow(backbone, img_size)
+    modules = dict(backbone.named_modules())
+    executed = [name for name in calls if isinstance(modules[name], nn.Conv2d)]
+    convs = {}
+    for name in executed:
+        conv, (received, returned) = modules[name], calls[name]
+        spatial = is_spatial(conv.in_channels, conv.out_channels, conv.kernel_size)
+        if spatial and received is not None and returned is not None:
+            convs[name] = SpatialConv(name, conv, received[2:], returned[2:])
+    weighted = [name for name, m in modules.items() if isinstance(m, nn.Conv2d | nn.Linear)]
+    layers = Counter(a for name in weighted for a in _ancestors(name))
+    # The innermost called module of two layers, or none where that holds the first convolution.
+    homes = {}
+    for name in convs:
+        around = (a for a in _ancestors(name) if a in calls and layers[a] > 1)
+        home = next(around, None)
+        if home is not None and not _within(executed[0], home):
+            homes[name] = home
+    own = {homes[name] for name in homes if convs[name].exchangeable}
+    inner = {homes[name] for name in homes}
+    blocks: dict[str, list[SpatialConv]] = {}
+    for name, home in homes.items():
+        outer = [b for b in own if b == home or _within(home, b)]
+        if not outer and any(_within(b, home) for b in inner):
+            continue  # a strided convolution beside blocks
+        block = min(outer, key=len, default=home)
+        output = calls[block].returned
+        if output is not None and output[2:] == convs[name].returned:
+            blocks.setdefault(block, []).append(convs[name])
+
+    order = {name: i for i, name in enumerate(calls)}
+    resolutions = {calls[block].returned[2:] for block in blocks}
+    strides = _total_strides(img_size, resolutions)
+    stages: dict[tuple[int, int], Stage] = {}
+    for block in sorted(blocks, key=order.__getitem__):
+        _, channels, *resolution = calls[block].returned
+        key = strides[tuple(resolution)], channels
+        stages.setdefault(key, Stage(*key)).blocks.append(blocks[block])
+    return list(stages.values())
+
+
+def _follow(backbone: nn.Module, img_size: tuple[int, int]) -> dict[str, _Call]:
+    """The shapes of each module's first call, in the order in which the calls ended.
+
+    This is no forward pass: fake tensors have shapes and no values. Nothing is computed, no memory
+    taken, no random number drawn and no running statistic changed, and it takes a second or two
+    whatever the size of the image.
+    """
+    first = next((m for m in backbone.modules() if isinstance(m, nn.Conv2d)), None)
+    if first is None:
+        raise ValueError(f'{type(backbone).__name__} has no Conv2d: ParC has nothing to replace')
+    calls: dict[str, _Call] = {}
+
+    def note(name: str) -> object:
+        def hook(module: nn.Module, args: tuple, output: object) -> None:
+            calls.setdefault(name, _Call(_shape(args), _shape(output)))
+
+        return hook
+
+    hooks = [m.register_forward_hook(note(name)) for name, m in backbone.named_modules() if name]
+    # By hand: backbones' own train() freezes stages.
+    modes = {m: m.training for m in backbone.modules()}
+    try:
+        for module in modes:
+            module.training = False
+        with torch.no_grad(), FakeTensorMode(allow_non_fake_inputs=True):
+            weight = first.weight
+            shape = 1, first.in_channels, *img_size
+            backbone(torch.empty(shape, dtype=weight.dtype, device=weight.device))
+    except RuntimeError as error:
+        reason = str(error).partition('\n')[0]
+        raise ValueError(
+            f'the shapes in {type(backbone).__name__} cannot be followed for an image of '
+            f'{img_size} (an operation that fake tensors do not know, such as a deformable '
+            f'convolution, or too small an image); leave that out or change img_size: {reason}'
+        ) from error
+    finally:
+        for hook in hooks:
+            hook.remove()
+        for module, mode in modes.items():
+            module.training = mode
+    return calls
+
+
+def _shape(maps: object) -> tuple[int, ...] | None:
+    """That of a map, or of the first one of a tuple or list."""
+    if isinstance(maps, tuple | list):
+        shapes = (_shape(m) for m in maps)
+        return next((shape for shape in shapes if shape is not None), None)
+    return tuple(maps.shape) if isinstance(maps, Tensor) and maps.dim() == 4 else None
+
+
+def _within(name: str, module: str) -> bool:
+    return name.startswith(module + '.')
+
+
+def _ancestors(name: str) -> list[str]:
+    """The modules around it, innermost first, without the backbone itself."""
+    parts = name.split('.')
+    return ['.'.join(parts[:i]) for i in range(len(parts) - 1, 0, -1)]
+
+
+def _total_strides(
+    img_size: tuple[int, int], resolutions: Iterable[tuple[int, int]]
+) -> dict[tuple[int, int], int]:
+    """{resolution: total stride}, step by step, since each step rounds a map's size up or down."""
+    strides, stride, before = {}, 1, img_size
+    for size in sorted(resolutions, key=lambda size: -size[0] * size[1]):
+        stride *= max(1, round(sqrt(before[0] * before[1] / (size[0] * size[1]))))
+        strides[size], before = stride, size
+    return strides

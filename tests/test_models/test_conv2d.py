@@ -1,0 +1,221 @@
+"""mmparc.ParCConv2d as a conv_cfg: what becomes a mixer, in mm's own building blocks."""
+
+import pytest
+import torch
+from backbones import gradients, in_eval, kernel_sizes, mixer_reference, mixers
+from helpers import assert_close, relative_error
+from mmcv.cnn import ConvModule, build_conv_layer
+from mmengine.registry import MODELS
+from torch import nn
+
+from mmparc.models.layers import ParCMixer
+
+PARC = dict(type='mmparc.ParCConv2d', taps=7)
+RESNET = dict(
+    type='mmpretrain.ResNet',
+    depth=18,
+    stem_channels=8,
+    base_channels=8,
+    out_indices=(0, 1, 2, 3),
+    norm_eval=True,
+)
+SIZES = [(96, 96), (97, 131), (131, 97)]
+
+
+def shape(mixer):
+    return tuple(mixer.conv_h.weight.shape), tuple(mixer.conv_w.weight.shape)
+
+
+@pytest.mark.parametrize(
+    ('arguments', 'expected'),
+    [
+        (dict(), (8, 8)),  # full to dense
+        (dict(groups=16), (8, 1)),  # depthwise
+        (dict(groups=4), (8, 4)),
+        (dict(kernel_size=(1, 7), padding=(0, 3)), (8, 8)),
+        (dict(dilation=2, padding=2), (8, 8)),
+        (dict(padding='same'), (8, 8)),
+        (dict(kernel_size=5, padding=2, stride=(1, 1)), (8, 8)),
+    ],
+    ids=str,
+)
+def test_spatial_convolutions_become_mixers(arguments, expected):
+    options = dict(kernel_size=3, padding=1, **PARC)
+    layer = MODELS.build({**options, 'in_channels': 16, 'out_channels': 16, **arguments})
+    assert isinstance(layer, ParCMixer)
+    assert shape(layer) == ((*expected, 7), (*expected, 7))
+    assert layer(torch.randn(2, 16, 13, 9)).shape == (2, 16, 13, 9)
+    # What is read from a convolution is what was asked for.
+    asked = nn.Conv2d(16, 16, **{'kernel_size': 3, 'padding': 1, **arguments})
+    names = 'in_channels out_channels kernel_size stride padding dilation groups transposed'
+    for name in [*names.split(), 'output_padding', 'padding_mode']:
+        assert getattr(layer, name) == getattr(asked, name), name
+
+
+@pytest.mark.parametrize(
+    'arguments',
+    [
+        dict(kernel_size=1),
+        dict(kernel_size=3, padding=1, stride=2),
+        dict(kernel_size=3, padding=1, stride=(1, 2)),
+        dict(kernel_size=3, padding=1, out_channels=32),
+        dict(kernel_size=3, padding=0),
+        dict(kernel_size=3, padding='valid'),
+        dict(kernel_size=3, padding=1, dilation=2),
+        dict(kernel_size=4, padding=2),
+        dict(kernel_size=3, padding=(1, 0), groups=16, bias=False, padding_mode='reflect'),
+    ],
+    ids=str,
+)
+def test_others_are_the_convolution_asked_for(arguments):
+    """To the bit, with nothing else drawn."""
+    arguments = dict(in_channels=16, out_channels=16) | arguments
+    torch.manual_seed(1)
+    layer = build_conv_layer(PARC, **arguments)
+    torch.manual_seed(1)
+    expected = nn.Conv2d(**arguments)
+    assert type(layer) is nn.Conv2d and repr(layer) == repr(expected)
+    for a, b in zip(layer.parameters(), expected.parameters(), strict=True):
+        assert torch.equal(a, b)
+    x = torch.randn(1, 16, 13, 9)
+    assert torch.equal(layer(x), expected(x))
+
+
+def test_a_mixer_draws_its_own_initial_values_alone():
+    torch.manual_seed(1)
+    layer = build_conv_layer(dict(PARC, taps=(5, 9)), 16, 16, 3, padding=1, bias=False)
+    torch.manual_seed(1)
+    expected = ParCMixer(16, (5, 9), dense=True, bias=False)
+    assert layer.state_dict().keys() == expected.state_dict().keys()
+    for name, value in expected.state_dict().items():
+        assert torch.equal(layer.state_dict()[name], value), name
+
+
+@pytest.mark.parametrize(
+    ('arguments', 'message'),
+    [(dict(in_channels=7, out_channels=7), '7 is odd'), (dict(taps=0), 'must be positive')],
+    ids=str,
+)
+def test_refusals(arguments, message):
+    options = dict(in_channels=8, out_channels=8, kernel_size=3, padding=1, **PARC)
+    with pytest.raises(ValueError, match=message):
+        MODELS.build({**options, **arguments})
+
+
+@pytest.mark.parametrize('change', [dict(tap=7), dict(taps=7, image_size=7), dict()], ids=str)
+def test_misspelt_or_missing_argument_is_refused(change):
+    with pytest.raises(TypeError):
+        build_conv_layer(dict(type='mmparc.ParCConv2d', **change), 8, 8, 3, padding=1)
+
+
+@pytest.mark.parametrize(('groups', 'dense'), [(1, True), (6, False)])
+def test_conv_module(groups, dense):
+    """Norm and activation follow the mixer, on any map."""
+    module = ConvModule(
+        6,
+        6,
+        3,
+        padding=1,
+        groups=groups,
+        conv_cfg=dict(PARC, taps=(9, 5)),
+        norm_cfg=dict(type='BN'),
+    )
+    assert isinstance(module.conv, ParCMixer) and module.conv.conv_h.bias is None
+    assert shape(module.conv)[0][-1] == 9 and shape(module.conv)[1][-1] == 5
+    in_eval(module.double())
+    with torch.no_grad():
+        for parameter in module.parameters():
+            parameter.normal_()
+        for size in ((13, 13), (14, 9), (9, 14)):
+            x = torch.randn(2, 6, *size, dtype=torch.float64)
+            expected = module.bn(mixer_reference(module.conv, x, dense)).relu()
+            assert_close(module(x), expected, 1e-10)
+            wrong = module.bn(mixer_reference(module.conv, x.mT, dense).mT).relu()
+            assert relative_error(wrong, expected) > 0.05  # negative control
+
+
+def test_explicit_padding_stays():
+    """The convolution of such a module sees a padded map, which it makes smaller."""
+    module = ConvModule(6, 6, 3, padding=1, padding_mode='reflect', conv_cfg=PARC)
+    assert type(module.conv) is nn.Conv2d
+
+
+@pytest.mark.parametrize('depth', [18, 50])
+def test_resnet(depth):
+    """The plain network's shapes at any size; every parameter of ParC gets a gradient."""
+    torch.manual_seed(0)
+    model = MODELS.build(dict(RESNET, depth=depth, conv_cfg=PARC, zero_init_residual=False))
+    plain = MODELS.build(dict(RESNET, depth=depth))
+    with torch.no_grad():
+        for size in SIZES:
+            image = torch.randn(1, 3, *size)
+            outputs, expected = in_eval(model)(image), in_eval(plain)(image)
+            assert [o.shape for o in outputs] == [o.shape for o in expected]
+    # Of the 2 blocks of each stage two convolutions but for the strided one of the first, and in
+    # stage 1 all four; of bottlenecks one each but for the strided ones.
+    assert len(mixers(model)) == {18: 4 + 3 * 3, 50: 3 + 3 + 5 + 2}[depth]
+    for name, conv in plain.named_modules():
+        if isinstance(conv, nn.Conv2d) and not isinstance(model.get_submodule(name), ParCMixer):
+            width = conv.in_channels != conv.out_channels
+            assert conv.kernel_size == (1, 1) or conv.stride == (2, 2) or width, name
+    found = tuple(f'{name}.' for name in mixers(model))
+    for name, grad in gradients(model, torch.randn(1, 3, 97, 131)).items():
+        if name.startswith(found):
+            assert grad.isfinite().all() and grad.any(), name
+
+
+@pytest.mark.parametrize('depth', [18, pytest.param(50, marks=pytest.mark.slow)])
+def test_the_same_rule_as_parcify(depth):
+    cfg = dict(RESNET, depth=depth)
+    every = dict(stages=(0, 1, 2, 3), share=1, replace='all')
+    surgery = MODELS.build(dict(type='mmparc.ParCify', backbone=cfg, **every))
+    layers = MODELS.build(dict(cfg, conv_cfg=PARC))
+    assert list(mixers(surgery)) == list(mixers(layers))
+
+
+@pytest.mark.parametrize(
+    ('cfg', 'names'),
+    [
+        (
+            dict(type='mmdet.FPN', in_channels=[8, 16], out_channels=12, num_outs=2),
+            ['fpn_convs.0.conv', 'fpn_convs.1.conv'],
+        ),
+        (
+            # its last convolution makes 12 channels of 24
+            dict(type='mmseg.FCNHead', in_channels=12, channels=12, num_classes=3, num_convs=2),
+            ['convs.0.conv', 'convs.1.conv'],
+        ),
+        (
+            dict(
+                type='mmdet.FCOSHead',
+                num_classes=3,
+                in_channels=12,
+                feat_channels=12,
+                stacked_convs=1,
+                norm_cfg=dict(type='BN'),
+                loss_bbox=dict(type='mmdet.IoULoss'),
+                _scope_='mmdet',
+            ),
+            ['cls_convs.0.conv', 'reg_convs.0.conv'],
+        ),
+    ],
+    ids=lambda v: v['type'] if isinstance(v, dict) else None,
+)
+def test_neck_and_heads(cfg, names):
+    maps = [torch.randn(1, c, *s) for c, s in zip((8, 16), ((20, 14), (10, 7)))]
+    if 'Head' in cfg['type']:
+        maps = [torch.randn(1, 12, *m.shape[2:]) for m in maps]
+    torch.manual_seed(0)
+    model, plain = MODELS.build(dict(cfg, conv_cfg=PARC)), MODELS.build(cfg)
+    assert set(names) == set(mixers(model))
+    assert set(kernel_sizes(model).values()) == {(7, 7)}
+    model.init_weights()
+
+    def flat(outputs):
+        return [outputs] if torch.is_tensor(outputs) else [t for o in outputs for t in flat(o)]
+
+    outputs, expected = flat(in_eval(model)(maps)), flat(in_eval(plain)(maps))
+    assert [o.shape for o in outputs] == [o.shape for o in expected]
+    sum(o.square().sum() for o in outputs).backward()
+    for name in names:
+        assert model.get_submodule(name).conv_h.weight.grad.any(), name
