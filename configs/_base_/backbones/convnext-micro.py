@@ -1,6 +1,7 @@
 """ConvNeXt-Micro: small enough to train on a CPU in minutes; no published model."""
 
 channels = [24, 48, 96, 192]
+out_indices = [0, 1, 2, 3]  # strides 4, 8, 16 and 32
 plain = dict(
     type='mmpretrain.ConvNeXt',
     arch=dict(depths=[1, 1, 2, 1], channels=channels),

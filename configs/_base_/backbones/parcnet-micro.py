@@ -4,6 +4,7 @@ As in S, transformers have three quarters of the width of ParC blocks.
 """
 
 channels = [16, 24, 32, 48, 64]
+out_indices = [1, 2, 3, 4]  # strides 4, 8, 16 and 32
 last_channels = 256
 plain_layers_1_to_4 = [
     ['mobilenetv2', 16, 1, 1, 4],
@@ -11,6 +12,7 @@ plain_layers_1_to_4 = [
     ['mobilevit', 32, 2, 36, 72, 1, 4],
     ['mobilevit', 48, 2, 48, 96, 2, 4],
 ]
+plain_name = 'mobilevit-micro'
 plain = dict(
     type='mmpretrain.MobileViT',
     arch=[*plain_layers_1_to_4, ['mobilevit', 64, 2, 60, 120, 1, 4]],

@@ -5,7 +5,9 @@ Both: a stem, five layers of the same strides and output widths, and a final 1x1
 """
 
 channels = [32, 64, 96, 128, 160]
+out_indices = [1, 2, 3, 4]  # strides 4, 8, 16 and 32
 last_channels = 640
+plain_name = 'mobilevit-s'
 plain = dict(type='mmpretrain.MobileViT', arch='small')
 # 32, 16 and 8 taps: the resolutions of layers 3, 4 and 5 at 256 x 256.
 parc = dict(type='mmparc.ParCNet', arch='s', img_size=256)

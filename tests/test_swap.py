@@ -1,0 +1,475 @@
+"""mmparc.swap and tools/swap_backbone.py: what follows a backbone, what stays, what is refused.
+
+What must change is written down by hand for each config; everything else has to stay as it was. The
+steps of the whole list of upstream's families are tools/analysis/try_upstream.py's.
+"""
+
+import copy
+import csv
+from pathlib import Path
+
+import pytest
+import torch
+from helpers import ROOT, run_tool
+from mmengine.config import Config
+from mmengine.model import revert_sync_batchnorm
+from mmengine.registry import MODELS, DefaultScope
+from mmengine.utils import get_installed_path
+from test_tools import RETINANET, error_line
+
+from mmparc import engine
+from mmparc.analysis.trial import take_steps
+from mmparc.datasets import CLASSES
+from mmparc.swap import backbone_names, config_text, plan_swap, swap_backbone
+
+DET, SEG, CLS = 'mmdet::', 'mmseg::', 'mmpretrain::'
+ATSS = DET + 'atss/atss_r50_fpn_1x_coco.py'
+SSD = DET + 'ssd/ssd300_coco.py'
+DINO = DET + 'dino/dino-4scale_r50_8xb2-12e_coco.py'
+DC5 = DET + 'faster_rcnn/faster-rcnn_r50-caffe-dc5_1x_coco.py'
+C4 = DET + 'faster_rcnn/faster-rcnn_r50-caffe-c4_ms-1x_coco.py'
+DEEPLAB = SEG + 'deeplabv3plus/deeplabv3plus_r50-d8_4xb4-160k_ade20k-512x512.py'
+LR = 'optim_wrapper.paramwise_cfg.custom_keys.backbone.lr_mult'
+PAD = 'model.data_preprocessor.'
+RGB = {PAD + 'mean': [123.675, 116.28, 103.53], PAD + 'bgr_to_rgb': True}
+STD = {PAD + 'std': [58.395, 57.12, 57.375]}
+# A whole detector's weights.
+NO_WHOLE = {f'model.detector.init_cfg{end}': None for end in ('', '.type', '.checkpoint')}
+UNUSED = {'find_unused_parameters': True}
+LAYERS = 'mmparc.LayerDecayOptimWrapperConstructor'
+
+# (config, backbone): the backbone's outputs, and all that changes elsewhere.
+# fmt: off
+CASES = {
+    (RETINANET, 'parc-resnet50'): ([0, 1, 2, 3], {}),
+    (RETINANET, 'parc-convnext-xt'): (
+        [0, 1, 2, 3], {'model.neck.in_channels': [48, 96, 192, 384]}
+    ),
+    (RETINANET, 'parcnet-s'): ([1, 2, 3, 4], {'model.neck.in_channels': [64, 96, 128, 160]}),
+    (RETINANET, 'mobilenet-v2'): (
+        [1, 2, 4, 6], {'model.neck.in_channels': [24, 32, 96, 320], **UNUSED}
+    ),
+    (SSD, 'parc-convnext-xt'): ([1, 2], {
+        'model.neck.in_channels': (96, 192),
+        'model.neck.out_channels': (96, 192, 512, 256, 256, 256),
+        'model.bbox_head.in_channels': (96, 192, 512, 256, 256, 256),
+        **STD, **UNUSED,
+    }),
+    (DINO, 'parc-mobilenet-v2'): (
+        [2, 4, 6], {'model.neck.in_channels': [32, 96, 320], LR: 1.0, **UNUSED}
+    ),
+    (DET + 'yolo/yolov3_d53_8xb8-320-273e_coco.py', 'parc-convnext-xt'): (
+        [1, 2, 3], {
+            'model.neck.in_channels': [384, 192, 96],
+            PAD + 'mean': RGB[PAD + 'mean'],
+            **STD,
+        }
+    ),
+    (DET + 'mask2former/mask2former_r50_8xb2-lsj-50e_coco.py', 'parc-convnext-xt'): (
+        [0, 1, 2, 3], {'model.panoptic_head.in_channels': [48, 96, 192, 384], LR: 1.0}
+    ),
+    (DC5, 'parc-convnext-xt'): ([2], {
+        'model.rpn_head.in_channels': 192,
+        'model.roi_head.bbox_roi_extractor.out_channels': 192,
+        'model.roi_head.bbox_head.in_channels': 192,
+        **RGB, **STD, **UNUSED,
+    }),
+    (DET + 'convnext/mask-rcnn_convnext-t-p4-w7_fpn_amp-ms-crop-3x_coco.py', 'parc-resnet50'): (
+        [0, 1, 2, 3], {
+            'model.neck.in_channels': [256, 512, 1024, 2048],
+            'optim_wrapper.constructor': LAYERS,
+            'optim_wrapper.paramwise_cfg.decay_type': None,  # the rate stays
+            'optim_wrapper.paramwise_cfg.num_layers': None,
+        }
+    ),
+    (DET + 'bytetrack/bytetrack_yolox_x_8xb4-80e_crowdhuman-mot17halftrain_test-mot17halfval.py',
+     'parc-resnet50'): (
+        [1, 2, 3],
+        {'model.detector.neck.in_channels': [512, 1024, 2048], **RGB, **STD, **NO_WHOLE},
+    ),
+    (DET + 'deepsort/deepsort_faster-rcnn_r50_fpn_8xb2-4e_mot17train_test-mot17test.py',
+     'parc-resnet50'): ([0, 1, 2, 3], {
+        **NO_WHOLE
+    }),
+    (DET + 'mask2former/mask2former_swin-t-p4-w7-224_8xb2-lsj-50e_coco.py', 'parc-convnext-t'): (
+        [0, 1, 2, 3], {LR: 1.0}
+    ),
+    (RETINANET, 'mobilevit-s'): (
+        [1, 2, 3, 4], {'model.neck.in_channels': [64, 96, 128, 160], **UNUSED}
+    ),
+    (SEG + 'mobilenet_v2/mobilenet-v2-d8_deeplabv3_4xb2-80k_cityscapes-512x1024.py',
+     'parc-resnet50'): ([0, 1, 2, 3], {
+        'model.decode_head.in_channels': 2048,
+        'model.auxiliary_head.in_channels': 1024,
+        'model.pretrained': None,
+    }),
+    (SEG + 'upernet/upernet_r50_4xb4-160k_ade20k-512x512.py', 'parc-convnext-xt'): (
+        [0, 1, 2, 3], {
+            'model.decode_head.in_channels': [48, 96, 192, 384],
+            'model.auxiliary_head.in_channels': 192,
+            'model.pretrained': None,
+        }
+    ),
+    (DEEPLAB, 'parc-convnext-xt'): ([0, 1, 2, 3], {
+        'model.decode_head.in_channels': 384,
+        'model.decode_head.c1_in_channels': 48,
+        'model.auxiliary_head.in_channels': 192,
+        'model.pretrained': None,
+    }),
+    (DEEPLAB, 'parc-resnet50'): ([0, 1, 2, 3], {'model.pretrained': None}),
+    (SEG + 'ocrnet/ocrnet_hr18_4xb4-80k_ade20k-512x512.py', 'parc-convnext-xt'): (
+        [0, 1, 2, 3], {
+            'model.decode_head.0.in_channels': [48, 96, 192, 384],
+            'model.decode_head.1.in_channels': [48, 96, 192, 384],
+            'model.pretrained': None,
+        }
+    ),
+    (SEG + 'segmenter/segmenter_vit-s_fcn_8xb1-160k_ade20k-512x512.py', 'parc-convnext-xt'): ([2], {
+        'model.decode_head.in_channels': 192,
+        'model.decode_head.channels': 192,
+        'model.pretrained': None,
+        PAD + 'mean': RGB[PAD + 'mean'],
+        **STD, **UNUSED,
+    }),
+    (SEG + 'sem_fpn/fpn_r50_4xb4-160k_ade20k-512x512.py', 'parc-convnext-xt'): (
+        [0, 1, 2, 3], {'model.neck.in_channels': [48, 96, 192, 384], 'model.pretrained': None}
+    ),
+    (CLS + 'resnet/resnet50_8xb32_in1k.py', 'parc-convnext-xt'): (
+        None, {'model.neck': None, 'model.neck.type': None, 'model.head.in_channels': 384}
+    ),
+    (CLS + 'swin_transformer/swin-tiny_16xb64_in1k.py', 'parc-mobilenet-v2'): (
+        None, {'model.head.in_channels': 1280}
+    ),
+    (CLS + 'vision_transformer/vit-base-p16_64xb64_in1k-384px.py', 'parc-resnet50'): (
+        None, {
+            'model.neck': None,
+            'model.neck.type': 'GlobalAveragePooling',
+            'model.head.in_channels': 2048,
+        }
+    ),
+    (CLS + 'hrnet/hrnet-w18_4xb32_in1k.py', 'parc-convnext-xt'): (
+        [0, 1, 2, 3], {'model.neck.0.in_channels': (48, 96, 192, 384)}
+    ),
+    (CLS + 'simclr/simclr_resnet50_8xb32-coslr-200e_in1k.py', 'parc-convnext-xt'): (
+        [3], {'model.neck.in_channels': 384}
+    ),
+}
+# fmt: on
+REFUSED = {
+    (RETINANET, 'parc-resnet5'): "no backbone 'parc-resnet5': did you mean 'parc-resnet50'?",
+    (DET + 'cornernet/cornernet_hourglass104_8xb6-210e-mstest_coco.py', 'parc-resnet50'): (
+        'takes maps of stride 4 and 4 from HourglassNet'
+    ),
+    (DET + 'detectors/htc_r50-rfp_1x_coco.py', 'parc-resnet50'): 'maps of stride 1, 4, 8, 16 and',
+    (C4, 'parc-resnet50'): 'roi_head.shared_head is the last stage of ResNet (depth=50)',
+    (SEG + 'unet/unet-s5-d16_fcn_4xb4-40k_drive-64x64.py', 'parc-resnet50'): 'maps of stride',
+    (SEG + 'dpt/dpt_vit-b16_8xb2-160k_ade20k-512x512.py', 'parc-resnet50'): 'no map',
+    (CLS + 'blip/blip-base_8xb32_vqa.py', 'parc-resnet50'): 'has no backbone',
+    (CLS + 'vgg/vgg16_8xb32_in1k.py', 'parc-resnet50'): 'hands on for logits',
+}
+NAMED = {
+    'mmdet': """
+        retinanet/retinanet_r50_fpn_1x_coco faster_rcnn/faster-rcnn_r50_fpn_1x_coco
+        mask_rcnn/mask-rcnn_r50_fpn_1x_coco cascade_rcnn/cascade-rcnn_r50_fpn_1x_coco
+        fcos/fcos_r50-caffe_fpn_gn-head_1x_coco atss/atss_r50_fpn_1x_coco
+        rtmdet/rtmdet_tiny_8xb32-300e_coco ssd/ssd300_coco
+        deformable_detr/deformable-detr_r50_16xb2-50e_coco dino/dino-4scale_r50_8xb2-12e_coco
+        mask2former/mask2former_r50_8xb2-lsj-50e_coco
+    """,
+    'mmseg': """
+        mask2former/mask2former_r50_8xb2-160k_ade20k-512x512
+        upernet/upernet_r50_4xb4-160k_ade20k-512x512
+        deeplabv3plus/deeplabv3plus_r50-d8_4xb4-160k_ade20k-512x512
+        pspnet/pspnet_r50-d8_4xb4-160k_ade20k-512x512 fcn/fcn_r50-d8_4xb4-160k_ade20k-512x512
+        segformer/segformer_mit-b0_8xb2-160k_ade20k-512x512
+        sem_fpn/fpn_r50_4xb4-160k_ade20k-512x512
+    """,
+    'mmpretrain': """
+        resnet/resnet50_8xb32_in1k convnext/convnext-tiny_32xb128_in1k
+        swin_transformer/swin-tiny_16xb64_in1k
+    """,
+}
+NAMED = [f'{scope}::{name}.py' for scope, names in NAMED.items() for name in names.split()]
+# Folders of upstream's that hold no config with a model.
+NO_MODELS = {'mmpretrain': {'dinov2', 'glip', 'sam'}, 'mmdet': {'common'}, 'mmseg': set()}
+# Dense queries and SSD's last maps need so much.
+SIZES = {SSD: (300, 300), DINO: (224, 224)}
+
+
+def leaves(node, key: str = '') -> dict:
+    """{dotted key: value} of what a config says; a list of dicts is more keys."""
+    found = {}
+    if isinstance(node, dict):
+        items = node.items()
+    elif isinstance(node, list | tuple) and any(isinstance(child, dict) for child in node):
+        items = enumerate(node)
+    else:
+        return {key: node}
+    for name, child in items:
+        if name != '_scope_':
+            found |= leaves(child, f'{key}.{name}'.lstrip('.'))
+    return found
+
+
+def changed(before: Config, after: Config) -> dict:
+    """{key: value} of all that is not as it was, None where it is gone, but for the backbone."""
+    old, new = leaves(before.to_dict()), leaves(after.to_dict())
+    keys = {key for key in old.keys() | new.keys() if old.get(key, '-') != new.get(key, '-')}
+    return {key: new.get(key) for key in keys if '.backbone.' not in key.replace(LR, '')}
+
+
+def model_of(cfg: Config):
+    with DefaultScope.overwrite_default_scope(cfg.default_scope):
+        return revert_sync_batchnorm(MODELS.build(copy.deepcopy(cfg.model))).eval()
+
+
+def backbone_of(cfg: Config):
+    with DefaultScope.overwrite_default_scope(cfg.default_scope):
+        backbone = revert_sync_batchnorm(MODELS.build(cfg.model.backbone))
+    backbone.eval()
+    return backbone
+
+
+def ids(case: tuple[str, str]) -> str:
+    return f'{Path(case[0]).stem}-{case[1]}'
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('case', CASES, ids=ids)
+def test_what_follows(case: tuple[str, str], tmp_path: Path) -> None:
+    config, name = case
+    outputs, expected = CASES[case]
+    before = engine.load_config(config)
+    untouched = copy.deepcopy(before.to_dict())
+    swapped = plan_swap(before, name)
+    after = swapped.edit.cfg
+    assert before.to_dict() == untouched
+    assert changed(before, after) == expected
+    host = after.model.get('detector') or after.model
+    assert host.backbone.get('out_indices') == outputs
+
+    # the file says the same, with a reason above each change
+    path = tmp_path / 'new.py'
+    path.write_text(config_text(swapped, config, 'a title'))
+    lines = path.read_text().splitlines()
+    words = [line.split() for line in lines]  # an address may be longer than a line
+    assert all(len(line) <= 100 for line, w in zip(lines, words) if len(w) > 3)
+    assert leaves(Config.fromfile(path).to_dict()) == leaves(after.to_dict())
+    assert path.read_text().count('# ') >= len({key.partition('.')[2] for key in expected})
+
+
+def test_a_file_of_another_swap_is_noticed(tmp_path: Path) -> None:
+    """The control of the comparison above."""
+    cfg = engine.load_config(RETINANET)
+    path = tmp_path / 'new.py'
+    path.write_text(config_text(plan_swap(cfg, 'parc-convnext-xt'), RETINANET, 'a title'))
+    other = swap_backbone(cfg, 'parc-convnext-t')
+    assert leaves(Config.fromfile(path).to_dict()) != leaves(other.to_dict())
+
+
+@pytest.mark.parametrize('case', REFUSED, ids=ids)
+def test_refusals(case: tuple[str, str]) -> None:
+    with pytest.raises(engine.UserError) as raised:
+        swap_backbone(engine.load_config(case[0]), case[1])
+    assert REFUSED[case] in str(raised.value) and '\n' not in str(raised.value)
+
+
+def test_names_are_those_of_the_fragments() -> None:
+    names = backbone_names()
+    fragments = [path.stem for path in ROOT.glob('configs/_base_/backbones/*.py')]
+    assert len(names) == 2 * len(fragments) == len(set(names))
+    assert {'parc-resnet50', 'resnet50', 'parcnet-s', 'mobilevit-s'} <= set(names)
+
+
+@pytest.mark.slow
+def test_every_backbone_gives_the_strides() -> None:
+    for name in backbone_names():
+        cfg = swap_backbone(engine.load_config(ATSS), name)
+        x = torch.zeros(1, 3, 256, 256)
+        with torch.no_grad():
+            maps = backbone_of(cfg)(x)
+        assert [256 // m.shape[-1] for m in maps] == [4, 8, 16, 32]
+        assert [m.shape[1] for m in maps] == list(cfg.model.neck.in_channels)
+
+
+def test_the_plain_twin_is_the_same_model() -> None:
+    """mmpretrain's ResNet in place of mmdet's: the same names, and the same outputs."""
+    before = engine.load_config(RETINANET)
+    old, new = model_of(before), model_of(swap_backbone(before, 'resnet50'))
+    new.load_state_dict(old.state_dict(), strict=True)
+    image = torch.randn(1, 3, 97, 131)
+    with torch.no_grad():
+        for a, b in zip(old(image)[0], new(image)[0], strict=True):
+            assert torch.equal(a, b)
+    other = model_of(swap_backbone(before, 'parc-resnet50'))
+    with pytest.raises(RuntimeError, match='Missing key'):
+        other.load_state_dict(old.state_dict(), strict=True)
+
+
+def test_the_dilated_backbone_stays_so() -> None:
+    before = engine.load_config(DEEPLAB)
+    image = torch.randn(1, 3, 128, 192)
+    with torch.no_grad():
+        shapes = {
+            name: [m.shape[-2:] for m in backbone_of(cfg)(image)]
+            for name, cfg in {
+                'before': before,
+                'dilated': swap_backbone(before, 'parc-resnet50'),
+                'not dilated': swap_backbone(before, 'parc-convnext-xt'),
+            }.items()
+        }
+    assert shapes['before'] == shapes['dilated'] != shapes['not dilated']
+    assert 'Strides 4, 8, 16 and 32, not 4, 8, 8 and 8' in config_text(
+        plan_swap(before, 'parc-convnext-xt'), DEEPLAB, ''
+    )
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('name', ['parc-resnet50', 'parc-mobilenet-v2', 'parcnet-s'])
+def test_pretrained_weights_are_loaded_and_frozen(name: str, tmp_path: Path) -> None:
+    """With a classifier's weights, RetinaNet's stem and first stage are frozen, and norms fixed."""
+    cfg = engine.load_config(RETINANET)
+    classifier = swap_backbone(engine.load_config(CLS + 'resnet/resnet50_8xb32_in1k.py'), name)
+    saved = model_of(classifier).state_dict()
+    torch.save(dict(state_dict=saved), tmp_path / 'classifier.pth')
+    after = swap_backbone(cfg, name, pretrained=str(tmp_path / 'classifier.pth'))
+    with DefaultScope.overwrite_default_scope('mmdet'):
+        model = MODELS.build(after.model)
+        model.init_weights()
+    model.train()
+    state = model.backbone.state_dict()
+    assert all(torch.equal(state[key], saved[f'backbone.{key}']) for key in state)
+    norms = [m for m in model.backbone.modules() if isinstance(m, torch.nn.BatchNorm2d)]
+    assert norms and not any(norm.training for norm in norms)
+
+    frozen = {key for key, p in model.backbone.named_parameters() if not p.requires_grad}
+    maps = model.backbone(torch.randn(1, 3, 64, 64))
+    assert frozen and maps[0].grad_fn is None and maps[1].grad_fn is not None
+    # without the checkpoint all of it learns
+    scratch = swap_backbone(cfg, name).model.backbone
+    assert not {'frozen_stages', 'norm_eval', 'init_cfg'} & scratch.keys()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('config', NAMED, ids=lambda name: Path(name).stem)
+def test_takes_a_step(config: str) -> None:
+    """Each ParC parameter gets a gradient from the whole model's own loss."""
+    swapped = plan_swap(engine.load_config(config), 'parc-convnext-micro')
+    cfg = swapped.edit.cfg
+    if 'num_points' in (cfg.model.get('train_cfg') or {}):
+        cfg.model.train_cfg.num_points = 256  # Mask2Former's matching, for each of its layers
+    still = take_steps(cfg, SIZES.get(config, (96, 96)))
+    # SSD takes nothing of the last stage, which has one mixer
+    behind = {f'backbone.{name}' for name in swapped.new.unused}
+    assert still <= behind and len(still) == (6 if config == SSD else 0)
+
+
+def test_a_step_that_leaves_parc_out_is_noticed() -> None:
+    """The control of the steps above: a stage behind what the head takes."""
+    cfg = swap_backbone(
+        engine.load_config(CLS + 'resnet/resnet18_8xb16_cifar10.py'), 'parc-resnet-micro'
+    )
+    still = take_steps(copy.deepcopy(cfg), (64, 64))
+    assert still == set()
+    cfg.model.backbone.out_indices = (2,)
+    cfg.model.head.in_channels = 128
+    still = take_steps(copy.deepcopy(cfg), (64, 64))
+    assert still and all(name.startswith('backbone.layer4.') for name in still)
+
+
+# The tool
+
+
+def swap(*args: object, cwd: Path) -> str:
+    result = run_tool('tools/swap_backbone.py', *args, cwd=cwd)
+    assert result.returncode == 0, result.stderr[-4000:]
+    return result.stdout + result.stderr
+
+
+@pytest.mark.slow
+def test_swap_and_train_on_the_small_data(tmp_path: Path) -> None:
+    """RetinaNet with ParC-ResNet50, written by the tool, trained by tools/train.py."""
+    data = ['--out', 'tiny', '--tasks', 'det', '--train', 8, '--val', 4]
+    assert run_tool('tools/make_tiny_data.py', *data, cwd=tmp_path).returncode == 0
+    said = swap(RETINANET, 'parc-resnet50', '-o', 'new.py', '--shape', 128, 160, cwd=tmp_path)
+    # the parameters by another count: mmdet's RetinaNet, and the papers' difference of ResNet50s
+    assert '37,968,692' in said
+    assert f'{37_968_692 - (25_557_032 - 23_737_640):,}' in said
+    options = [
+        'data_root=tiny/det',
+        f'train_dataloader.dataset.metainfo.classes={list(CLASSES)}',
+        f'val_dataloader.dataset.metainfo.classes={list(CLASSES)}',
+        f'model.bbox_head.num_classes={len(CLASSES)}',
+        'train_dataloader.dataset.pipeline.2.scale=(160,128)',
+        'val_dataloader.dataset.pipeline.1.scale=(160,128)',
+        'train_cfg.max_epochs=1',
+        'default_hooks.logger.interval=1',
+    ]
+    result = run_tool('tools/train.py', 'new.py', '--cfg-options', *options, cwd=tmp_path)
+    assert result.returncode == 0, result.stderr[-4000:]
+    checkpoint = torch.load(tmp_path / 'work_dirs/det/new/epoch_1.pth', weights_only=False)
+    trained = [key for key in checkpoint['state_dict'] if key.endswith('conv_h.weight')]
+    assert len(trained) == 4  # ParC-ResNet50's
+    assert checkpoint['meta']['iter'] == 4
+
+
+def test_refuses_and_leaves_nothing_behind(tmp_path: Path) -> None:
+    line = error_line(
+        'tools/swap_backbone.py', RETINANET, 'resnet-50', '-o', 'new.py', cwd=tmp_path
+    )
+    assert "did you mean 'resnet50'?" in line
+    (tmp_path / 'new.py').write_text('mine')
+    line = error_line('tools/swap_backbone.py', RETINANET, 'resnet50', '-o', 'new.py', cwd=tmp_path)
+    assert "'new.py' exists" in line and (tmp_path / 'new.py').read_text() == 'mine'
+
+
+@pytest.mark.slow
+def test_a_path_is_inherited_from_where_the_new_config_lies(tmp_path: Path) -> None:
+    (tmp_path / 'mine.py').write_text(f'_base_ = {ATSS!r}\n')
+    swap('mine.py', 'parc-convnext-xt', '-o', 'deep/er/new.py', '--shape', 64, 96, cwd=tmp_path)
+    cfg = Config.fromfile(tmp_path / 'deep/er/new.py')
+    assert cfg.model.bbox_head.type == 'ATSSHead'
+    assert cfg.model.neck.in_channels == [48, 96, 192, 384]
+    # printed, and of one of mmparc's own names, which mmengine does not know
+    own = 'mmparc::cls/resnet/parc-resnet-micro_tiny.py'
+    args = (own, 'parc-convnext-micro', '--shape', 64, 64)
+    printed = run_tool('tools/swap_backbone.py', *args, cwd=tmp_path).stdout
+    (tmp_path / 'printed.py').write_text(printed)
+    again = Config.fromfile(tmp_path / 'printed.py')
+    assert again.model.backbone.type == 'mmparc.ParCConvNeXt'
+
+
+# The list of what works
+
+
+@pytest.mark.slow
+def test_the_list_says_what_trains_and_why_not(tmp_path: Path) -> None:
+    works, does_not = CLS + 'resnet/resnet18_8xb16_cifar10.py', CLS + 'blip/blip-base_8xb32_vqa.py'
+    result = run_tool(
+        'tools/analysis/try_upstream.py',
+        *(works, does_not, '--backbones', 'parc-resnet-micro', '--sizes', 64, '--out', 'list'),
+        cwd=tmp_path,
+    )
+    assert result.returncode == 0, result.stderr[-4000:]
+    rows = read_list(tmp_path / 'list/compatibility.csv')
+    assert rows[works]['parc-resnet-micro'] == 'trains'
+    assert rows[does_not]['parc-resnet-micro'].startswith('refused: BlipVQA has no backbone')
+    assert f'| {works} | trains |' in (tmp_path / 'list/compatibility.md').read_text()
+
+
+def test_the_published_list_is_whole() -> None:
+    rows = read_list(ROOT / 'docs/compatibility.csv')
+    shown = (ROOT / 'docs/compatibility.md').read_text()
+    for config, row in rows.items():
+        assert f'| {config} | {row["parc-convnext-xt"]} |' in shown
+    for scope, no_models in NO_MODELS.items():
+        root = Path(get_installed_path(scope), '.mim/configs')
+        families = {path.name for path in root.iterdir() if path.name[0] != '_'}
+        names = [name.removeprefix(f'{scope}::') for name in rows if name.startswith(f'{scope}::')]
+        assert families - {name.partition('/')[0] for name in names} == no_models
+    assert all(rows[config]['parc-convnext-xt'].startswith('trains') for config in NAMED)
+
+
+def read_list(path: Path) -> dict[str, dict[str, str]]:
+    lines = [line for line in path.read_text().splitlines() if not line.startswith('# ')]
+    return {row['config']: row for row in csv.DictReader(lines)}
