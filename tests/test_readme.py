@@ -1,12 +1,12 @@
 """README.md does what it says: its commands, its Python, its links.
 
 Every command is run as it stands, but for what each test says that it appends. What would train on
-a big data set, or on several GPUs, must come as far as the missing data.
+a big data set, or on several GPUs, must come as far as the missing data. What builds, installs and
+runs the wheel is run by test_wheel.py.
 """
 
 import re
 import shlex
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -17,16 +17,12 @@ from helpers import ROOT, assert_close, run_tool, tool_environment
 from mmdet.testing import demo_mm_inputs
 from mmengine.config import Config
 from mmengine.registry import MODELS, DefaultScope
+from pages import Tree, blocks, commands, local_links
 
-from mmparc import engine
 from mmparc.datasets import DEFAULTS
 from mmparc.ops import parc_reference
 
 README = (ROOT / 'README.md').read_text()
-
-
-def blocks(language: str) -> list[str]:
-    return re.findall(rf'^```{language}\n(.*?)^```', README, re.DOTALL | re.MULTILINE)
 
 
 def kind(command: str) -> str:
@@ -38,32 +34,31 @@ def kind(command: str) -> str:
         return 'activate'
     if words[0] == 'tools/dist_train.sh':
         return 'distributed'
+    if command.startswith(('pip wheel ', 'pip install dist/', 'python -m mmparc ')):
+        return 'installed'
     if words[0] == 'python' and Path(ROOT, words[1]).is_file():
         return 'big' if words[1] == 'tools/train.py' and '_tiny' not in words[2] else 'small'
     return ''
 
 
-COMMANDS = [line for block in blocks('bash') for line in block.splitlines() if line.strip()]
+COMMANDS = [command for block in blocks(README, 'bash') for command in commands(block)]
 each = {
     name: pytest.mark.parametrize('command', [c for c in COMMANDS if kind(c) == name])
     for name in ('make', 'big', 'distributed')
 }
-# What shortens a training run: --train and --val of its data, and one epoch or two steps of it.
-FEW = ['--train', '16', '--val', '8']
-SHORT = ['--cfg-options', 'train_dataloader.batch_size=8']
 
 
 def test_every_command_is_tested() -> None:
-    assert README.count('```bash') == len(blocks('bash')) > 0
+    assert README.count('```bash') == len(blocks(README, 'bash')) > 0
     assert [command for command in COMMANDS if not kind(command)] == []
-    assert {kind(c) for c in COMMANDS} == {'make', 'activate', 'small', 'big', 'distributed'}
+    kinds = {'make', 'activate', 'small', 'big', 'distributed', 'installed'}
+    assert {kind(c) for c in COMMANDS} == kinds
     # controls
     assert kind('python tools/no_such_tool.py') == '' and kind('pip install mmparc') == ''
 
 
 def test_every_link_leads_somewhere() -> None:
-    links = re.findall(r'\]\(([^)\s]+)\)', README)
-    local = [link.partition('#')[0] for link in links if '://' not in link]
+    local = local_links(README)
     assert len(local) >= 2
     assert [link for link in local if not (ROOT / link).exists()] == []
 
@@ -121,47 +116,29 @@ def test_distributed_training_gets_to_the_data(command: str, tmp_path: Path) -> 
 
 
 @pytest.fixture
-def copy_of_the_tree(tmp_path: Path) -> Path:
-    for folder in ('configs', 'tools'):
-        shutil.copytree(ROOT / folder, tmp_path / folder)
-    return tmp_path
+def tree(tmp_path: Path) -> Tree:
+    return Tree(tmp_path)
 
 
 @pytest.mark.slow
-def test_small_commands_run_in_order(copy_of_the_tree: Path) -> None:
-    """With small data sets and short training; checkpoints are named after its length."""
-    trained = {}
-    for command in [c for c in COMMANDS if kind(c) == 'small']:
-        for long, shortened in trained.items():
-            command = command.replace(long, shortened)
-        _, tool, *args = shlex.split(command)
-        if tool == 'tools/make_tiny_data.py':
-            args += FEW
-        elif tool == 'tools/train.py':
-            cfg = Config.fromfile(copy_of_the_tree / args[0])
-            unit, value = ('epoch', 1) if 'max_epochs' in cfg.train_cfg else ('iter', 2)
-            full = cfg.train_cfg[f'max_{unit}s']
-            folder = f'work_dirs/{engine.config.TASKS[cfg.default_scope]}/{Path(args[0]).stem}'
-            trained[f'{folder}/{unit}_{full}.pth'] = f'{folder}/{unit}_{value}.pth'
-            args += [*SHORT, f'train_cfg.max_{unit}s={value}']
-        elif tool == 'tools/test.py' and args[1] != 'none':
-            assert args[1] in trained.values(), 'the README tests a checkpoint that it did not make'
-        result = run_tool(copy_of_the_tree / tool, *args, cwd=copy_of_the_tree)
-        assert result.returncode == 0, f'{command}\n{result.stdout[-2000:]}{result.stderr[-4000:]}'
-    assert len(trained) == 3
-    assert all((copy_of_the_tree / path).is_file() for path in trained.values())
-    assert list(copy_of_the_tree.glob('work_dirs/predictions/**/*.png'))
-    assert list(copy_of_the_tree.glob('work_dirs/det/*/curves.png'))
-    assert list(copy_of_the_tree.glob('data/tiny-seed7/det/val2017/*.jpg'))
+def test_small_commands_run_in_order(tree: Tree) -> None:
+    for command in COMMANDS:
+        if kind(command) == 'small':
+            tree.run(command)
+    assert len(tree.trained) == 3
+    assert all((tree.folder / path).is_file() for path in tree.trained.values())
+    assert list(tree.folder.glob('work_dirs/predictions/**/*.png'))
+    assert list(tree.folder.glob('work_dirs/det/*/curves.png'))
+    assert list(tree.folder.glob('data/tiny-seed7/det/val2017/*.jpg'))
 
 
 @pytest.mark.slow
-def test_demo(copy_of_the_tree: Path) -> None:
+def test_demo(tree: Tree) -> None:
     """What `make demo` runs once the environment is there, with 50 steps of training."""
     shorter = ['train_cfg.max_epochs=1', 'train_dataloader.batch_size=4']
     result = subprocess.run(
         ['tools/demo.sh', '--cfg-options', *shorter, 'train_dataloader.dataset.indices=200'],
-        cwd=copy_of_the_tree,
+        cwd=tree.folder,
         env={**tool_environment(), 'PYTHON': sys.executable},
         capture_output=True,
         text=True,
@@ -172,20 +149,20 @@ def test_demo(copy_of_the_tree: Path) -> None:
     )
     assert 0 <= float(told.pop('box AP50')) <= 1
     assert len(told) == 4
-    assert all((copy_of_the_tree / path).exists() for path in told.values())
-    assert len(list((copy_of_the_tree / told['predictions']).iterdir())) == DEFAULTS['det'].val
+    assert all((tree.folder / path).exists() for path in told.values())
+    assert len(list((tree.folder / told['predictions']).iterdir())) == DEFAULTS['det'].val
 
 
 # Python
 
 
 def python_block(word: str) -> str:
-    (block,) = [block for block in blocks('python') if word in block]
+    (block,) = [block for block in blocks(README, 'python') if word in block]
     return block
 
 
 def test_no_python_is_left_out() -> None:
-    assert len(blocks('python')) == README.count('```python') == 2
+    assert len(blocks(README, 'python')) == README.count('```python') == 2
 
 
 def test_a_config_of_your_own(tmp_path: Path) -> None:
