@@ -7,6 +7,7 @@ model is built and run once, and counted beside the original.
 
 import argparse
 import os
+import re
 import warnings
 from pathlib import Path
 
@@ -18,8 +19,8 @@ try:
 
     from mmparc import engine
     from mmparc.analysis.flops import Report, count_config
+    from mmparc.engine.config import config_path
     from mmparc.engine.errors import first_line
-    from mmparc.home import home
     from mmparc.swap import Swap, backbone_names, config_text, plan_swap
 except ImportError as error:
     raise SystemExit(
@@ -29,6 +30,8 @@ except ImportError as error:
     ) from None
 
 
+# mmengine knows upstream's packages alone, and no '+' or '.' in the first folder: gn+ws, legacy_1.x.
+INHERITED_BY_NAME = re.compile(r'(mmpretrain|mmdet|mmseg)::\w+/')
 COUNTED = ['fft']  # Fast-ParC; tools/analysis/get_flops.py counts the others too
 
 
@@ -112,9 +115,9 @@ def add_rows(table: Table, name: str, report: Report) -> None:
 
 def base_of(config: str, folder: Path) -> str:
     """What ``_base_`` calls a config in a file of this folder."""
-    if config.startswith('mmparc::'):  # which mmengine does not know
-        config = str(home() / 'configs' / config.removeprefix('mmparc::'))
-    return config if '::' in config else os.path.relpath(Path(config).resolve(), folder)
+    if INHERITED_BY_NAME.match(config):
+        return config
+    return os.path.relpath(config_path(config).resolve(), folder)
 
 
 if __name__ == '__main__':

@@ -6,7 +6,6 @@ from typing import Any
 
 import torch
 from mmengine.config import Config
-from mmengine.hub import get_config
 from mmengine.utils import get_installed_path
 
 from mmparc.home import home
@@ -29,14 +28,7 @@ def load_config(name: str, options: dict[str, Any] | None = None) -> Config:
     Raises:
         UserError: if there is no such config, or it belongs to none of the three tasks.
     """
-    if '::' in name:
-        cfg = _load_named(name)
-    elif Path(name).is_file():
-        cfg = Config.fromfile(name)
-    else:
-        hint = suggest(name, own_configs())
-        hint = hint or 'pass the path of a .py file, or a name mmparc::... or mmdet::...'
-        raise UserError(f"there is no config '{name}': {hint}")
+    cfg = Config.fromfile(config_path(name))
     if cfg.get('default_scope') not in TASKS or 'model' not in cfg:
         raise UserError(
             f"'{name}' is no full config: it lacks a model or a default_scope ({', '.join(TASKS)})"
@@ -51,6 +43,31 @@ def load_config(name: str, options: dict[str, Any] | None = None) -> Config:
     return cfg
 
 
+def config_path(name: str) -> Path:
+    """The file of a config that is given by its path or its name.
+
+    Raises:
+        UserError: if there is no such config.
+    """
+    package, named, relative = name.partition('::')
+    if not named:
+        if Path(name).is_file():
+            return Path(name)
+        hint = suggest(name, own_configs())
+        hint = hint or 'pass the path of a .py file, or a name mmparc::... or mmdet::...'
+        raise UserError(f"there is no config '{name}': {hint}")
+    if package not in (*TASKS, 'mmparc'):
+        known = ', '.join(f'{package}::' for package in (*TASKS, 'mmparc'))
+        raise UserError(f"'{name}' must begin with one of {known}")
+    root = home() if package == 'mmparc' else Path(get_installed_path(package), '.mim')
+    path = root / 'configs' / relative
+    if not path.is_file():
+        hint = suggest(relative, _names(root / 'configs'))
+        hint = hint or f'the configs lie in {root / "configs"}'
+        raise UserError(f"{package} ships no config '{relative}': {hint}")
+    return path
+
+
 def own_configs() -> list[str]:
     """Paths below ./configs, as in a checkout; where there are none, mmparc's own by name."""
     local = [str(path) for path in Path('configs').glob('[!_]*/**/*.py')]
@@ -59,19 +76,6 @@ def own_configs() -> list[str]:
 
 def _names(configs: Path) -> list[str]:
     return [path.relative_to(configs).as_posix() for path in configs.glob('[!_]*/**/*.py')]
-
-
-def _load_named(name: str) -> Config:
-    package, _, relative = name.partition('::')
-    if package not in (*TASKS, 'mmparc'):
-        known = ', '.join(f'{package}::' for package in (*TASKS, 'mmparc'))
-        raise UserError(f"'{name}' must begin with one of {known}")
-    own = package == 'mmparc'  # whose name mmengine does not know
-    configs = home() / 'configs' if own else Path(get_installed_path(package), '.mim', 'configs')
-    if not (configs / relative).is_file():
-        hint = suggest(relative, _names(configs)) or f'the configs lie in {configs}'
-        raise UserError(f"{package} ships no config '{relative}': {hint}")
-    return Config.fromfile(configs / relative) if own else get_config(name)
 
 
 def _data_root(cfg: Config) -> str | None:
