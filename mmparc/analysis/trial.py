@@ -46,8 +46,10 @@ def take_steps(cfg: Config, size: tuple[int, int]) -> set[str]:
     set_amp(cfg, False)
     if cfg.get('data_preprocessor'):
         cfg.model.setdefault('data_preprocessor', cfg.data_preprocessor)
-    if cfg.default_scope == 'mmseg' and cfg.model.data_preprocessor.get('size'):
-        cfg.model.data_preprocessor.size = size  # what images are padded to
+    preprocessor = cfg.model.get('data_preprocessor') or {}
+    for pads in (preprocessor, *(preprocessor.get('batch_augments') or [])):
+        if pads.get('size'):  # what images are padded to
+            pads.size = size
     with DefaultScope.overwrite_default_scope(cfg.default_scope):
         model = revert_sync_batchnorm(MODELS.build(cfg.model))
         model.init_weights()

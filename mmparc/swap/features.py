@@ -28,11 +28,12 @@ class Feature(NamedTuple):
 class Features:
     """A backbone's outputs.
 
-    ``batch_norm``: whether it has batch norms. ``unused``: the names of parameters that get no
-    gradient from these outputs.
+    ``in_training``: how many it has there. ``batch_norm``: whether it has batch norms. ``unused``:
+    the names of parameters that get no gradient from these outputs.
     """
 
     outputs: list[Feature]
+    in_training: int
     batch_norm: bool
     unused: frozenset[str]
 
@@ -42,7 +43,7 @@ class Features:
 
 
 def features_of(backbone: dict, scope: str, backward: bool) -> Features:
-    """Build a backbone without its checkpoint, and run it on one image.
+    """Build a backbone without its checkpoint, and run it on noise.
 
     Without ``backward`` all parameters count as unused.
 
@@ -55,11 +56,15 @@ def features_of(backbone: dict, scope: str, backward: bool) -> Features:
     module = _built(cfg, scope)
     size = to_2tuple(cfg.get('img_size') or IMG_SIZE)
     with torch.random.fork_rng(devices=[]), torch.set_grad_enabled(backward):
-        outputs = _tensors(module(torch.randn(1, cfg.get('in_channels', 3), *size)))
+        images = torch.randn(2, cfg.get('in_channels', 3), *size)  # two: of one no norm can be had
+        outputs = _tensors(module(images[:1]))
         if backward:
             sum(output.sum() for output in outputs).backward()
+        module.train()
+        in_training = len(_tensors(module(images)))
     return Features(
         [_feature(output, size[0]) for output in outputs],
+        in_training,
         batch_norm=any(isinstance(m, _BatchNorm) for m in module.modules()),
         unused=frozenset(
             name

@@ -49,6 +49,12 @@ def plan_swap(cfg: Config, backbone: str, pretrained: str | None = None) -> Swap
     edit, key, scope = Edit(cfg), _model_key(cfg), cfg.default_scope
     old_settings = edit.get((*key, 'backbone'))
     old = _run(old_settings, scope, "the config's own backbone", backward=False)
+    if old.in_training != len(old.outputs):
+        raise UserError(
+            f'the heads take {old.in_training} outputs of {short_name(old_settings)} in training '
+            f'and {len(old.outputs)} in testing, {backbone} has as many in both: take a config '
+            'whose backbone has, too'
+        )
     neck = edit.get((*key, 'neck'))
     for_vector = old.strides == [None] or (len(old.outputs) == 1 and follow.is_pooling(neck))
     if for_vector:
