@@ -1,8 +1,9 @@
 """Pages of the documentation: what stands on them, and a tree in which their commands run.
 
 Commands run as they stand, but for what makes them shorter: fewer images, one epoch or two steps of
-training, a smaller image to count multiply-adds for. Checkpoints are named after the length of
-training, so that their names are shortened with it wherever they stand.
+training, a smaller image to count multiply-adds for, one length to time backends for. Checkpoints
+are named after the length of training, so that their names are shortened with it wherever they
+stand.
 """
 
 import re
@@ -20,6 +21,7 @@ from mmparc.engine.config import TASKS
 FEW = ['--train', '16', '--val', '8']
 SHORT = ['--cfg-options', 'train_dataloader.batch_size=8']
 SMALL = ['--shape', '128', '160']
+QUICK = ['--lengths', '14', '--seconds', '0']
 
 
 def blocks(page: str, language: str) -> list[str]:
@@ -86,6 +88,8 @@ class Tree:
             return FEW
         if tool == 'swap_backbone':
             return SMALL
+        if tool == 'measure_backends':
+            return QUICK
         if tool == 'test':
             made = args[1] in ('none', *self.trained.values())
             assert made, f'{args[1]} is tested, but was not made'

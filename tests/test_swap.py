@@ -12,6 +12,7 @@ import pytest
 import torch
 from helpers import ROOT, run_tool
 from mmengine.config import Config
+from mmengine.hub import get_config
 from mmengine.model import revert_sync_batchnorm
 from mmengine.registry import MODELS, DefaultScope
 from mmengine.utils import get_installed_path
@@ -163,6 +164,9 @@ REFUSED = {
     (DET + 'detectors/htc_r50-rfp_1x_coco.py', 'parc-resnet50'): 'maps of stride 1, 4, 8, 16 and',
     (C4, 'parc-resnet50'): 'roi_head.shared_head is the last stage of ResNet (depth=50)',
     (SEG + 'unet/unet-s5-d16_fcn_4xb4-40k_drive-64x64.py', 'parc-resnet50'): 'maps of stride',
+    (SEG + 'ddrnet/ddrnet_23-slim_in1k-pre_2xb6-120k_cityscapes-1024x1024.py', 'parc-resnet50'): (
+        'take 2 outputs of DDRNet in training and 1 in testing'
+    ),
     (SEG + 'dpt/dpt_vit-b16_8xb2-160k_ade20k-512x512.py', 'parc-resnet50'): 'no map',
     (CLS + 'blip/blip-base_8xb32_vqa.py', 'parc-resnet50'): 'has no backbone',
     (CLS + 'vgg/vgg16_8xb32_in1k.py', 'parc-resnet50'): 'hands on for logits',
@@ -437,6 +441,13 @@ def test_a_path_is_inherited_from_where_the_new_config_lies(tmp_path: Path) -> N
     (tmp_path / 'printed.py').write_text(printed)
     again = Config.fromfile(tmp_path / 'printed.py')
     assert again.model.backbone.type == 'mmparc.ParCConvNeXt'
+    # and of one of upstream's names that mmengine does not take
+    unknown = 'mmdet::gn+ws/faster-rcnn_r50_fpn_gn-ws-all_1x_coco.py'
+    swap(unknown, 'parc-resnet50', '-o', 'ws.py', '--shape', 64, 96, cwd=tmp_path)
+    cfg = Config.fromfile(tmp_path / 'ws.py')
+    assert cfg.model.backbone.depth == 50 and cfg.model.neck.conv_cfg.type == 'ConvWS'
+    with pytest.raises(ValueError, match='package name'):
+        get_config(unknown)
 
 
 # The list of what works

@@ -23,7 +23,7 @@ pytestmark = pytest.mark.slow
 
 PIP, MODULE = 'pip ', 'python -m mmparc '
 INSTALLED = [command for command in COMMANDS if kind(command) == 'installed']
-GUIDE = (ROOT / 'docs/guide/swap.md').read_text()
+SWAP, SURGERY = ((ROOT / f'docs/guide/{page}.md').read_text() for page in ('swap', 'surgery'))
 DETECTOR = 'mmparc::det/convnext/centernet-update_parc-convnext-micro_hrfpn_tiny.py'
 # What a build must leave out: what work leaves behind, and what an earlier build did.
 LITTER = (
@@ -118,6 +118,12 @@ def wheel(installed: Path, tree: Path) -> Path:
     return path
 
 
+def block_of(page: str, file: str) -> str:
+    """The code that a page of the guide saves as this file."""
+    (block,) = (block for block in blocks(page, 'python') if block.startswith(f'# {file}\n'))
+    return block
+
+
 # What is in it
 
 
@@ -207,8 +213,7 @@ def test_commands_of_the_readme(mmparc, installed: Path, tmp_path: Path) -> None
         'train': short,
         'swap_backbone': ['--shape', 128, 160],
     }
-    (block,) = (block for block in blocks(GUIDE, 'python') if '# new_small.py' in block)
-    (tmp_path / 'new_small.py').write_text(block)
+    (tmp_path / 'new_small.py').write_text(block_of(SWAP, 'new_small.py'))
     said: dict[str, str] = {}
     for command in INSTALLED:
         if command.startswith(MODULE):
@@ -232,6 +237,21 @@ def test_commands_of_the_readme(mmparc, installed: Path, tmp_path: Path) -> None
     assert {path.name for path in tmp_path.iterdir()} == written
     left = [path for path in (installed / 'mmparc/.mim').rglob('*') if path.suffix == '.pth']
     assert left == []
+
+
+def test_surgery(mmparc, tmp_path: Path) -> None:
+    """The guide's detector with ParC inside its own backbone, on the small data."""
+    (tmp_path / 'det.py').write_text(block_of(SURGERY, 'det.py'))
+    small = block_of(SWAP, 'new_small.py').replace('./new.py', './det.py')
+    (tmp_path / 'det_small.py').write_text(small)
+    mmparc('make_tiny_data', '--tasks', 'det', '--train', 4, '--val', 2)
+    options = ['--cfg-options', 'data_root=data/tiny/det', 'train_cfg.max_epochs=1']
+    mmparc('train', 'det_small.py', '--no-pretrained', *options)
+    trained = torch.load(tmp_path / 'work_dirs/det/det_small/epoch_1.pth', weights_only=False)
+    exchanged = [name for name in trained['state_dict'] if name.endswith('conv_h.weight')]
+    assert exchanged == [
+        f'backbone.{block}.conv2.conv_h.weight' for block in ('layer3.4', 'layer3.5', 'layer4.2')
+    ]
 
 
 def test_lists_the_tools(mmparc) -> None:
