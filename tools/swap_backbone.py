@@ -30,7 +30,7 @@ except ImportError as error:
     ) from None
 
 
-# mmengine knows upstream's packages alone, and no '+' or '.' in the first folder: gn+ws, legacy_1.x.
+# mmengine knows upstream's packages alone, and no first folder such as gn+ws or legacy_1.x.
 INHERITED_BY_NAME = re.compile(r'(mmpretrain|mmdet|mmseg)::\w+/')
 COUNTED = ['fft']  # Fast-ParC; tools/analysis/get_flops.py counts the others too
 

@@ -82,7 +82,7 @@ def find_stages(backbone: nn.Module, img_size: tuple[int, int]) -> list[Stage]:
     Raises:
         ValueError: if the shapes cannot be followed.
     """
-    calls = _follow(backbone, img_size)
+    calls = _calls(backbone, img_size)
     modules = dict(backbone.named_modules())
     executed = [name for name in calls if isinstance(modules[name], nn.Conv2d)]
     convs = {}
@@ -123,25 +123,19 @@ def find_stages(backbone: nn.Module, img_size: tuple[int, int]) -> list[Stage]:
     return list(stages.values())
 
 
-def _follow(backbone: nn.Module, img_size: tuple[int, int]) -> dict[str, _Call]:
-    """The shapes of each module's first call, in the order in which the calls ended.
+def follow(backbone: nn.Module, img_size: tuple[int, int]) -> None:
+    """Send the shape of one image of this size through a backbone in evaluation mode.
 
     This is no forward pass: fake tensors have shapes and no values. Nothing is computed, no memory
     taken, no random number drawn and no running statistic changed, and it takes a second or two
-    whatever the size of the image.
+    whatever the size of the image. Hooks see the shapes.
+
+    Raises:
+        ValueError: if the backbone has no convolution, or its shapes cannot be followed.
     """
     first = next((m for m in backbone.modules() if isinstance(m, nn.Conv2d)), None)
     if first is None:
         raise ValueError(f'{type(backbone).__name__} has no Conv2d: ParC has nothing to replace')
-    calls: dict[str, _Call] = {}
-
-    def note(name: str) -> object:
-        def hook(module: nn.Module, args: tuple, output: object) -> None:
-            calls.setdefault(name, _Call(_shape(args), _shape(output)))
-
-        return hook
-
-    hooks = [m.register_forward_hook(note(name)) for name, m in backbone.named_modules() if name]
     # By hand: backbones' own train() freezes stages.
     modes = {m: m.training for m in backbone.modules()}
     try:
@@ -159,10 +153,26 @@ def _follow(backbone: nn.Module, img_size: tuple[int, int]) -> dict[str, _Call]:
             f'convolution, or too small an image); leave that out or change img_size: {reason}'
         ) from error
     finally:
-        for hook in hooks:
-            hook.remove()
         for module, mode in modes.items():
             module.training = mode
+
+
+def _calls(backbone: nn.Module, img_size: tuple[int, int]) -> dict[str, _Call]:
+    """The shapes of each module's first call, in the order in which the calls ended."""
+    calls: dict[str, _Call] = {}
+
+    def note(name: str) -> object:
+        def hook(module: nn.Module, args: tuple, output: object) -> None:
+            calls.setdefault(name, _Call(_shape(args), _shape(output)))
+
+        return hook
+
+    hooks = [m.register_forward_hook(note(name)) for name, m in backbone.named_modules() if name]
+    try:
+        follow(backbone, img_size)
+    finally:
+        for hook in hooks:
+            hook.remove()
     return calls
 
 
