@@ -84,17 +84,22 @@ def with_axes_exchanged(model, parc=True):
     for module in model.modules():
         if isinstance(module, nn.Conv2d):
             module.weight.data = module.weight.data.transpose(2, 3).contiguous()
+        elif type(module).__name__ == 'PatchMerging':  # a norm and a linear layer on unfolded 2 x 2
+            for parameter in (*module.norm.parameters(), module.reduction.weight):
+                if parameter.shape[-1] == module.reduction.in_features:  # Swin V2's norm is behind
+                    unfolded = parameter.data.unflatten(-1, (-1, 2, 2))
+                    parameter.data = unfolded.transpose(-2, -1).flatten(-3).contiguous()
         elif parc and isinstance(module, ParCConv):
             module.axis = {'h': 'w', 'w': 'h'}[module.axis]
     return model
 
 
 def gradients(model, image):
-    """{name: gradient} of a sum that weighs all outputs."""
+    """{name: gradient} of a sum that weighs all outputs, of which one may be several tensors."""
     model.train()
     generator = torch.Generator().manual_seed(1)
     total = 0.0
-    for output in model(image):
+    for output in (t for o in model(image) for t in (o if isinstance(o, tuple) else (o,))):
         total = total + (output * torch.randn(output.shape, generator=generator).to(output)).sum()
     total.backward()
     return {name: parameter.grad for name, parameter in model.named_parameters()}

@@ -1,8 +1,12 @@
 """torch.compile: no graph break in ParC's code, and values and gradients as without it."""
 
+import functools
+
 import pytest
 import torch
 from helpers import assert_close
+from mmengine.registry import MODELS
+from test_models.test_attention import DEDICATED, IMG_SIZE
 from test_models.test_every_backbone import BACKBONES, build, image_of, in_eval
 from torch import nn
 from torch._dynamo.testing import CompileCounter
@@ -12,6 +16,9 @@ from mmparc.ops import BACKENDS
 from mmparc.ops.select import SHIPPED_TABLE
 
 SIZES = ((13, 17), (14, 14))
+NETWORKS = {family: functools.partial(build, family) for family in BACKBONES}
+for name in ('vit', 'vit, maps', 'swin', 'mobilevit'):
+    NETWORKS[name] = functools.partial(MODELS.build, dict(DEDICATED[name], img_size=IMG_SIZE))
 each_backend = pytest.mark.parametrize(
     'backend', [*BACKENDS, 'auto', str(SHIPPED_TABLE)], ids=[*BACKENDS, 'auto', 'table']
 )
@@ -87,10 +94,11 @@ def test_a_break_is_noticed():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize('family', BACKBONES)
-def test_backbone(family):
+@pytest.mark.parametrize('name', NETWORKS)
+def test_backbone(name):
     """No break of ours, and none of upstream's either; outputs and gradients as without."""
-    model, x = build(family).double(), image_of((96, 128))
+    torch.manual_seed(0)
+    model, x = NETWORKS[name]().double(), image_of((96, 128))
     in_eval(model)
     assert breaks_of(model, x) == []
     torch._dynamo.reset()

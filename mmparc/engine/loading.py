@@ -5,6 +5,7 @@ under other names, would go unnoticed and the run start from random weights.
 """
 
 import logging
+import pickle
 from collections.abc import Iterator, Sequence
 
 from mmengine.logging import print_log
@@ -12,7 +13,7 @@ from mmengine.model import is_model_wrapper
 from mmengine.runner import CheckpointLoader
 from torch import Tensor, nn
 
-from .errors import UserError
+from .errors import UserError, first_line
 
 NAMED = 4  # how many names a message lists
 
@@ -34,6 +35,8 @@ def check_loaded_share(model: nn.Module, load_from: str | None, minimum: float) 
             print_log(f'{name} renames the weights of {path} itself: not checked', 'current')
             continue
         saved = _weights(path, prefix)
+        if _drops_prefix(module):
+            saved = {key.removeprefix('backbone.'): value for key, value in saved.items()}
         left = [key for key, value in saved.items() if not _fits(module, key, value)]
         total = sum(value.numel() for value in saved.values())
         share = 1 - sum(saved[key].numel() for key in left) / total if total else 0.0
@@ -50,14 +53,19 @@ def check_loaded_share(model: nn.Module, load_from: str | None, minimum: float) 
             print_log(f'{name}: {_listed(missing)} start anew', 'current', logging.WARNING)
 
 
-def check_whole_model(model: nn.Module, load_from: str) -> None:
+def check_whole_model(model: nn.Module, load_from: str, prefix: str = '') -> None:
     """Make sure, by loading it, that a checkpoint holds the whole of the model that is tested.
+
+    Args:
+        model: the model, or a part of it.
+        load_from: the checkpoint.
+        prefix: what the names of the part begin with in the checkpoint: 'backbone.'.
 
     Raises:
         UserError: if a part of the model is not in it, or has another shape there.
     """
     try:
-        keys = _unwrapped(model).load_state_dict(_weights(load_from, ''), strict=False)
+        keys = _unwrapped(model).load_state_dict(_weights(load_from, prefix), strict=False)
         problem = keys.missing_keys and f'it lacks {_listed(keys.missing_keys)}'
     except (RuntimeError, ValueError) as error:  # torch's, and ResizedOnLoad's
         problem = ' '.join(str(error).split())
@@ -92,7 +100,12 @@ def _starting_points(
 
 def _weights(path: str, prefix: str) -> dict[str, Tensor]:
     """A checkpoint's tensors below ``prefix``, by the names that mmengine will look for."""
-    checkpoint = CheckpointLoader.load_checkpoint(path, map_location='cpu', logger='silent')
+    try:
+        checkpoint = CheckpointLoader.load_checkpoint(path, map_location='cpu', logger='silent')
+    except (pickle.UnpicklingError, EOFError, RuntimeError) as error:  # torch's
+        raise UserError(f"'{path}' cannot be read as a checkpoint: {first_line(error)}") from error
+    if not isinstance(checkpoint, dict):
+        raise UserError(f"'{path}' holds no checkpoint, but a {type(checkpoint).__name__}")
     state_dict = checkpoint.get('state_dict', checkpoint)
     tensors = {key: value for key, value in state_dict.items() if isinstance(value, Tensor)}
     if not tensors:
@@ -105,6 +118,15 @@ def _weights(path: str, prefix: str) -> dict[str, Tensor]:
     if not prefix:
         return {key.removeprefix('module.'): value for key, value in tensors.items()}
     return {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
+
+
+def _drops_prefix(module: nn.Module) -> bool:
+    """Whether it takes the backbone of a whole model's checkpoint by itself: two packages' Swin."""
+    names = 'mmdet.models.backbones.swin', 'mmseg.models.backbones.swin'
+    return any(
+        kind.__module__ in names and kind.__name__ == 'SwinTransformer'
+        for kind in type(module).__mro__
+    )
 
 
 def _missing(module: nn.Module, saved: dict[str, Tensor]) -> list[str]:

@@ -1,6 +1,14 @@
 """ParC models. Importing this package registers all of them in scope ``mmparc``."""
 
-from .backbones import ParCConvNeXt, ParCMobileNetV2, ParCNet, ParCResNet
+from .backbones import (
+    ParCConvNeXt,
+    ParCMobileNetV2,
+    ParCMobileViT,
+    ParCNet,
+    ParCResNet,
+    ParCSwinTransformer,
+    ParCVisionTransformer,
+)
 from .layers import ParCConv, ParCConv2d, ParCMixer
 from .multi_scale import MultiScaleClsDataPreprocessor
 from .surgery import ParCify
@@ -12,7 +20,10 @@ __all__ = [
     'ParCConvNeXt',
     'ParCMixer',
     'ParCMobileNetV2',
+    'ParCMobileViT',
     'ParCNet',
     'ParCResNet',
+    'ParCSwinTransformer',
+    'ParCVisionTransformer',
     'ParCify',
 ]

@@ -1,8 +1,10 @@
-"""ParCify: ParC (arXiv 2203.03952) inside any convolutional backbone.
+"""ParCify: ParC (arXiv 2203.03952) inside any convolutional backbone, or in place of attention.
 
 ``backbone=dict(type='mmparc.ParCify', backbone=dict(type='mmpretrain.ResNeXt', depth=50))`` is that
-ResNeXt with ParC mixers for the spatial convolutions of its deep stages. With the starts of the
-published models it gives the networks of the backbones in :mod:`mmparc.models.backbones`.
+ResNeXt with ParC mixers for the spatial convolutions of its deep stages; with
+``replace='attention'`` those of a transformer take the place of its attention
+(:mod:`mmparc.models.attention`). With the settings of the published models it gives the networks of
+the backbones in :mod:`mmparc.models.backbones`.
 """
 
 import logging
@@ -17,6 +19,7 @@ from torch import nn
 
 from mmparc.registry import MODELS
 
+from .attention import exchange_attention
 from .backbones.placement import check_no_stride, check_parc_starts
 from .layers import ParCMixer
 from .layers.exchange import mixer_groups
@@ -37,28 +40,33 @@ def ParCify(
     parc_starts: Sequence[int] | None = None,
     img_size: int | tuple[int, int] = 224,
     pos_embed: str = 'all',
+    channel_attention: bool = False,
     resize: str = 'interpolate',
     backend: str = 'auto',
 ) -> nn.Module:
-    """Build a backbone and exchange spatial convolutions in it for ParC mixers of the same width.
+    """Build a backbone and exchange convolutions or attention in it for ParC mixers.
 
     It returns the backbone itself, so that names in state dicts, out_indices, get_layer_depth and
     everything else stay, and pretrained weights load into what is left. A depthwise convolution
     becomes a depthwise mixer, a full one a dense one, a grouped one a grouped one; all have a bias,
     as those of the published models.
 
-    What can be exchanged is a ``torch.nn.Conv2d`` (or a subclass) with a kernel larger than 1, as
-    many channels out as in, stride 1 and a map that keeps its size. Those with a stride count in
-    their stage but cannot be exchanged. Its **block** is the innermost module around it that is
-    called and holds at least two convolutions or linear layers, a bottleneck for instance; for
-    blocks within blocks and what is none see :func:`mmparc.models.stages.find_stages`. A **stage**
-    is all blocks whose outputs have the same total stride and the same number of channels, in the
-    order of execution. So papers' tables list them: four in a ResNet or ConvNeXt, seven in a
-    MobileNetV2, each branch of an HRNet.
+    Of convolutions, what can be exchanged is a ``torch.nn.Conv2d`` (or a subclass) with a kernel
+    larger than 1, as many channels out as in, stride 1 and a map that keeps its size. Those with a
+    stride count in their stage but cannot be exchanged. Its **block** is the innermost module
+    around it that is called and holds at least two convolutions or linear layers, a bottleneck for
+    instance; for blocks within blocks and what is none see
+    :func:`mmparc.models.stages.find_stages`. A **stage** is all blocks whose outputs have the same
+    total stride and the same number of channels, in the order of execution. So papers' tables list
+    them: four in a ResNet or ConvNeXt, seven in a MobileNetV2, each branch of an HRNet.
 
-    Initial values: rules of the backbone's ``init_cfg`` for Conv2d hold for the ParC kernels too.
-    Where there are none, as with Pretrained, kernels and biases start as a Conv2d's, embeddings
-    truncated normal with standard deviation 0.02. What was frozen stays frozen.
+    Attention is exchanged as a whole, in all blocks, for depthwise mixers; which backbones are
+    known and what else goes with it: :func:`mmparc.models.attention.exchange_attention`.
+
+    Initial values: rules of the backbone's ``init_cfg`` for Conv2d hold for the ParC kernels too
+    that take a convolution's place. Where there are none, as with Pretrained, and in place of
+    attention, kernels and biases start as a Conv2d's, embeddings truncated normal with standard
+    deviation 0.02. What was frozen stays frozen.
 
     Args:
         backbone: the config of any backbone that takes (B, C, H, W), whose type may name its scope
@@ -70,13 +78,15 @@ def ParCify(
             among them but cannot be exchanged stays as it is, and no other takes its place.
         replace: which convolutions of a block: 'last', its last one (the 3x3 of a bottleneck, the
             second of a basic block); 'all'; or a regular expression that is searched in their
-            names.
+            names. Or 'attention', which leaves all convolutions as they are.
         parc_starts: instead of ``stages`` and ``share``, for every stage the index of its first
             ParC block; a stage's depth means none.
         img_size: the training resolution, one number or (height, width). It gives the kernels'
             lengths: the resolution of what a convolution sees at that size.
         pos_embed: 'all', or 'first' for embeddings only in a stage's first ParC block, as in
             ParC-MobileNetV2.
+        channel_attention: with 'attention' alone, whether each feed-forward network ends with
+            ParC-Net's channel attention, which in training needs at least two images.
         resize, backend: as in :class:`mmparc.models.ParCConv`.
 
     Returns:
@@ -84,8 +94,9 @@ def ParCify(
 
     Raises:
         ValueError: if an argument is wrong, there is nothing to exchange, ``parc_starts`` asks for
-            a convolution that cannot be exchanged, a number of channels is odd, or the shapes in
-            the backbone cannot be followed (operations of C++ such as deformable convolutions).
+            a convolution that cannot be exchanged, a number of channels is odd, the attention is
+            of a kind that is not known, or the shapes in the backbone cannot be followed
+            (operations of C++ such as deformable convolutions).
     """
     if pos_embed not in ('all', 'first'):
         raise ValueError(f"pos_embed must be 'all' or 'first', got {pos_embed!r}")
@@ -93,6 +104,13 @@ def ParCify(
         raise ValueError(
             'parc_starts stands instead of stages and share: leave out one or the other'
         )
+    attention = replace == 'attention'
+    if attention and any(v is not None for v in (stages, share, parc_starts)):
+        raise ValueError(
+            "replace='attention' exchanges all attention: leave out stages, share and parc_starts"
+        )
+    if channel_attention and not attention:
+        raise ValueError("channel_attention is for feed-forward networks: set replace='attention'")
     try:
         re.compile(replace)
     except re.error as error:
@@ -101,6 +119,11 @@ def ParCify(
         ) from error
     if not isinstance(backbone, nn.Module):
         backbone = ANY_MODELS.build(backbone)
+    if attention:
+        exchange_attention(
+            backbone, to_2tuple(img_size), pos_embed, channel_attention, resize, backend
+        )
+        return backbone
 
     found = find_stages(backbone, to_2tuple(img_size))
     if parc_starts is None:

@@ -1,0 +1,42 @@
+"""ParC-Swin: a Swin transformer with ParC in place of windowed attention (arXiv 2210.04020).
+
+Everything but that is mmpretrain's SwinTransformer. What of it goes with the attention:
+:mod:`mmparc.models.attention`.
+"""
+
+from mmengine.utils import to_2tuple
+from mmpretrain.models import SwinTransformer
+
+from mmparc.registry import MODELS
+
+from ..attention import exchange_attention
+
+
+@MODELS.register_module()
+class ParCSwinTransformer(SwinTransformer):
+    """A SwinTransformer without attention and windows, for images of any size, (B, 3, H, W).
+
+    Args:
+        arch: as in mmpretrain's, such as 'tiny'; heads have no meaning, nor has ``window_size``.
+        img_size: the training resolution, one number or (height, width). It gives the kernels'
+            lengths: each stage's own resolution at that size.
+        channel_attention, pos_embed, resize, backend: as in :func:`mmparc.models.ParCify`.
+        **kwargs: everything else that mmpretrain's takes (out_indices, drop_path_rate,
+            frozen_stages, with_cp, ...).
+
+    Raises:
+        ValueError: if a width is odd or an argument unknown.
+    """
+
+    def __init__(
+        self,
+        arch: str | dict = 'tiny',
+        img_size: int | tuple[int, int] = 224,
+        channel_attention: bool = False,
+        pos_embed: str = 'all',
+        resize: str = 'interpolate',
+        backend: str = 'auto',
+        **kwargs,
+    ) -> None:
+        super().__init__(arch=arch, img_size=img_size, **kwargs)
+        exchange_attention(self, to_2tuple(img_size), pos_embed, channel_attention, resize, backend)

@@ -1,0 +1,43 @@
+"""ParC-ViT and ParC-DeiT: a vision transformer with ParC in place of attention (arXiv 2210.04020).
+
+Everything but that is mmpretrain's VisionTransformer. What of it goes with the attention:
+:mod:`mmparc.models.attention`.
+"""
+
+from mmengine.utils import to_2tuple
+
+from mmparc.registry import MODELS
+
+from ..attention import exchange_attention
+from ..layers.token_mixer import MapVisionTransformer
+
+
+@MODELS.register_module()
+class ParCVisionTransformer(MapVisionTransformer):
+    """A VisionTransformer without attention, for images of any size, (B, 3, H, W).
+
+    Args:
+        arch: as in mmpretrain's, such as 'deit-tiny'; heads have no meaning.
+        img_size: the training resolution, one number or (height, width). It gives the kernels'
+            lengths: the number of patches along each axis.
+        channel_attention, pos_embed, resize, backend: as in :func:`mmparc.models.ParCify`.
+        **kwargs: everything else that mmpretrain's takes (patch_size, out_indices, out_type,
+            drop_path_rate, frozen_stages, ...). ``out_type='cls_token'`` gives the mean over all
+            positions of the normalized map, (B, C).
+
+    Raises:
+        ValueError: if the width is odd or an argument unknown.
+    """
+
+    def __init__(
+        self,
+        arch: str | dict = 'deit-tiny',
+        img_size: int | tuple[int, int] = 224,
+        channel_attention: bool = False,
+        pos_embed: str = 'all',
+        resize: str = 'interpolate',
+        backend: str = 'auto',
+        **kwargs,
+    ) -> None:
+        super().__init__(arch=arch, img_size=img_size, **kwargs)
+        exchange_attention(self, to_2tuple(img_size), pos_embed, channel_attention, resize, backend)
