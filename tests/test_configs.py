@@ -40,6 +40,9 @@ ALONE = [f'cls/parcnet/parcnet-{size}_8xb128_in1k.py' for size in ('xs', 'h')]
 # The steps of these take some seconds each.
 SLOW = (
     'mask-rcnn_',
+    'deit-',
+    'swin-',
+    'mobilevit-s_',
     'ssdlite_',
     '_ade20k-',
     '_voc12aug-',
@@ -57,7 +60,9 @@ each_parc_twin = pytest.mark.parametrize('leaf', [leaf for leaf in PARC if leaf 
 
 
 def plain_twin(leaf: str) -> str:
-    return leaf.replace('parcnet-', 'mobilevit-', 1).replace('parc-', '', 1)
+    """The one that a ParC leaf inherits; in its folder, but for a twin that two families share."""
+    (base,) = Config._get_base_files(str(CONFIGS / leaf))
+    return (CONFIGS / leaf).parent.joinpath(base).resolve().relative_to(CONFIGS).as_posix()
 
 
 def untrained(leaf: str) -> set[str]:
@@ -118,8 +123,7 @@ def small_batch(cfg: Config) -> dict:
             return ssd_batch()
         shape, classes = (3, size, size), 8
         return demo_mm_inputs(2, shape, [items] * 2, num_classes=classes, with_mask=True)
-    # Attention takes more than one patch of 2 x 2 on the last map.
-    size, count = 96 if cfg.model.backbone.type.endswith('MobileViT') else 64, 4
+    size, count = smallest_image(cfg.model.backbone), 4
     images = [torch.randint(0, 256, (3, size, size), dtype=torch.uint8) for _ in range(count)]
     if cfg.default_scope == 'mmpretrain':
         samples = [DataSample().set_gt_label(label) for label in range(count)]
@@ -132,6 +136,15 @@ def small_batch(cfg: Config) -> dict:
             for _ in range(count)
         ]
     return dict(inputs=images, data_samples=samples)
+
+
+def smallest_image(backbone: dict) -> int:
+    """On whose last map attention has something to choose from."""
+    if backbone.type.endswith('MobileViT'):
+        return 96  # more than one patch of 2 x 2
+    if backbone.type.endswith('SwinTransformer') and not backbone.get('pad_small_map'):
+        return 224  # a window
+    return 64
 
 
 def ssd_batch() -> dict:
@@ -197,6 +210,12 @@ def test_a_fourth_level_is_noticed(tmp_path: Path) -> None:
     )
     (tmp_path / 'upstreams.py').write_text("_base_ = ['mmdet::_base_/default_runtime.py']")
     assert (depth(tmp_path / 'own.py'), depth(tmp_path / 'upstreams.py')) == (4, 1)
+
+
+@each_parc_twin
+def test_has_the_name_of_its_twin(leaf: str) -> None:
+    plain = leaf.rpartition('/')[2].replace('parcnet-', 'mobilevit-', 1).replace('parc-', '', 1)
+    assert plain_twin(leaf).rpartition('/')[2] == plain
 
 
 @each_parc_twin

@@ -20,6 +20,7 @@ NAMES = (
     'extra-xs_in1k',
     'mobile-vit-xs_in1k',
     'parc-convnext-base_in1k',
+    'parc-deit-tiny_in1k',
     'extra_tiny',
 )
 
@@ -63,9 +64,10 @@ def test_table(configs: Path) -> None:
 
     # as published, one without a config; then what is not: another family, other sizes
     assert [row[0] for row in rows[:3]] == ['Parc-ConvNeXt-XT', 'MobileViT-S', 'ResNet50']
-    assert [row[0] for row in rows[3:]] == ['extra-xs', 'MobileViT-XS', 'Parc-ConvNeXt-B']
-    assert [row[4] for row in rows] == ['7.41 M', '5.6 M', '26 M', '-', '-', '-']
-    assert [row[6] for row in rows] == ['0.6 G', '2.01 G', '-', '-', '-', '-']
+    others = ['extra-xs', 'MobileViT-XS', 'Parc-ConvNeXt-B', 'ParC-DeiT-T']
+    assert [row[0] for row in rows[3:]] == others
+    assert [row[4] for row in rows] == ['7.41 M', '5.6 M', '26 M', *'----']
+    assert [row[6] for row in rows] == ['0.6 G', '2.01 G', *'-----']
     assert rows.pop(2)[1:6] == ['no config', '-', '-', '26 M', '-']
     for row, name in zip(rows, NAMES):
         assert row[1] == f'[{name}](family/{name}.py)'

@@ -3,7 +3,8 @@
 
 A config belongs to the published model that the first part of its name spells, hyphens and case
 aside: parc-convnext-xt_32xb128_in1k.py is ParC-ConvNeXt-XT. Other sizes of a published family are
-named as that is: convnext-tiny_32xb128_in1k.py is ConvNeXt-T.
+named as that is: convnext-tiny_32xb128_in1k.py is ConvNeXt-T; so are families without published
+numbers that are known here: parc-deit-tiny_4xb256_in1k.py is ParC-DeiT-T.
 """
 
 import argparse
@@ -29,6 +30,7 @@ ROOT = Path(__file__).parents[2]
 BEGIN = '<!-- begin: written by tools/analysis/model_table.py -->'
 END = '<!-- end -->'
 SIZES = dict(tiny='T', small='S', base='B')
+FAMILIES = dict(parc='ParC', deit='DeiT', swin='Swin', mobilevit='MobileViT')
 HEADER = (
     '| model | config | image | parameters | paper | multiply-adds | paper |',
     '|---|---|---|---|---|---|---|',
@@ -51,7 +53,7 @@ def spelling(name: str) -> str:
 
 
 def model_name(path: Path, published: list[dict]) -> str:
-    """As published, else after a published size of the family, else as the file is named."""
+    """As published, else after a published size of the family, else by its family's spelling."""
     name = path.stem.partition('_')[0]
     family, _, size = name.rpartition('-')
     for model in (paper['model'] for paper in published):
@@ -60,6 +62,9 @@ def model_name(path: Path, published: list[dict]) -> str:
         known, _, known_size = model.rpartition('-')
         if known and len(known_size) <= 2 and spelling(known) == spelling(family):
             return f'{known}-{SIZES.get(size, size.upper())}'
+    parts = family.split('-')
+    if set(parts) <= set(FAMILIES):
+        return '-'.join([*map(FAMILIES.get, parts), SIZES.get(size, size.upper())])
     return name
 
 

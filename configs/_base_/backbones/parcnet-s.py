@@ -9,6 +9,7 @@ out_indices = [1, 2, 3, 4]  # strides 4, 8, 16 and 32
 last_channels = 640
 plain_name = 'mobilevit-s'
 plain = dict(type='mmpretrain.MobileViT', arch='small')
+images = dict(mean=[0, 0, 0], std=[255, 255, 255], rgb=False)  # as the classifier sees them
 # 32, 16 and 8 taps: the resolutions of layers 3, 4 and 5 at 256 x 256.
 parc = dict(type='mmparc.ParCNet', arch='s', img_size=256)
 

@@ -1,0 +1,7 @@
+# DeiT-T on the small data, to see it train on a CPU.
+_base_ = ['../../_base_/tiny/classifier.py', '../../_base_/backbones/deit-t.py']
+
+model = dict(
+    backbone=dict(_delete_=True, **_base_.plain, img_size=96),
+    head=dict(in_channels=_base_.channels[-1]),
+)

@@ -1,0 +1,3 @@
+_base_ = './deit-tiny_4xb256_in1k.py'
+
+model = dict(backbone=_base_.parc)

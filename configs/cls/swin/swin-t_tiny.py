@@ -1,0 +1,8 @@
+# Swin-T on the small data, to see it train on a CPU.
+_base_ = ['../../_base_/tiny/classifier.py', '../../_base_/backbones/swin-t.py']
+
+model = dict(
+    backbone=dict(_delete_=True, **_base_.plain, pad_small_map=True),  # below a window of 7
+    neck=dict(type='GlobalAveragePooling'),
+    head=dict(in_channels=_base_.channels[-1]),
+)

@@ -1,0 +1,8 @@
+_base_ = './deit-s_mln_upernet_8xb2-160k_ade20k-512x512.py'
+
+model = dict(
+    backbone=dict(
+        **_base_.parc,
+        init_cfg=dict(checkpoint='work_dirs/cls/parc-deit-small_4xb256_in1k/epoch_300.pth'),
+    )
+)
