@@ -22,6 +22,7 @@ from mmparc import engine
 from mmparc.analysis.trial import take_steps
 from mmparc.datasets import CLASSES
 from mmparc.swap import backbone_names, config_text, plan_swap, swap_backbone
+from mmparc.swap.fragments import load_fragment
 
 DET, SEG, CLS = 'mmdet::', 'mmseg::', 'mmpretrain::'
 ATSS = DET + 'atss/atss_r50_fpn_1x_coco.py'
@@ -34,6 +35,7 @@ LR = 'optim_wrapper.paramwise_cfg.custom_keys.backbone.lr_mult'
 PAD = 'model.data_preprocessor.'
 RGB = {PAD + 'mean': [123.675, 116.28, 103.53], PAD + 'bgr_to_rgb': True}
 STD = {PAD + 'std': [58.395, 57.12, 57.375]}
+BGR = {PAD + 'mean': [0, 0, 0], PAD + 'std': [255, 255, 255], PAD + 'bgr_to_rgb': False}
 # A whole detector's weights.
 NO_WHOLE = {f'model.detector.init_cfg{end}': None for end in ('', '.type', '.checkpoint')}
 UNUSED = {'find_unused_parameters': True}
@@ -46,7 +48,12 @@ CASES = {
     (RETINANET, 'parc-convnext-xt'): (
         [0, 1, 2, 3], {'model.neck.in_channels': [48, 96, 192, 384]}
     ),
-    (RETINANET, 'parcnet-s'): ([1, 2, 3, 4], {'model.neck.in_channels': [64, 96, 128, 160]}),
+    (RETINANET, 'parcnet-s'): (
+        [1, 2, 3, 4], {'model.neck.in_channels': [64, 96, 128, 160], **BGR}
+    ),
+    (RETINANET, 'parc-swin-t'): (
+        [0, 1, 2, 3], {'model.neck.in_channels': [96, 192, 384, 768]}
+    ),
     (RETINANET, 'mobilenet-v2'): (
         [1, 2, 4, 6], {'model.neck.in_channels': [24, 32, 96, 320], **UNUSED}
     ),
@@ -96,7 +103,10 @@ CASES = {
         [0, 1, 2, 3], {LR: 1.0}
     ),
     (RETINANET, 'mobilevit-s'): (
-        [1, 2, 3, 4], {'model.neck.in_channels': [64, 96, 128, 160], **UNUSED}
+        [1, 2, 3, 4], {'model.neck.in_channels': [64, 96, 128, 640], **BGR}
+    ),
+    (RETINANET, 'mobilevit-micro'): (
+        [1, 2, 3, 4], {'model.neck.in_channels': [24, 32, 48, 64], **UNUSED}
     ),
     (SEG + 'mobilenet_v2/mobilenet-v2-d8_deeplabv3_4xb2-80k_cityscapes-512x1024.py',
      'parc-resnet50'): ([0, 1, 2, 3], {
@@ -125,6 +135,9 @@ CASES = {
             'model.pretrained': None,
         }
     ),
+    (SEG + 'segmenter/segmenter_vit-s_fcn_8xb1-160k_ade20k-512x512.py', 'parc-deit-s'): ([11], {
+        'model.pretrained': None, PAD + 'mean': RGB[PAD + 'mean'], **STD
+    }),
     (SEG + 'segmenter/segmenter_vit-s_fcn_8xb1-160k_ade20k-512x512.py', 'parc-convnext-xt'): ([2], {
         'model.decode_head.in_channels': 192,
         'model.decode_head.channels': 192,
@@ -162,6 +175,7 @@ REFUSED = {
         'takes maps of stride 4 and 4 from HourglassNet'
     ),
     (DET + 'detectors/htc_r50-rfp_1x_coco.py', 'parc-resnet50'): 'maps of stride 1, 4, 8, 16 and',
+    (RETINANET, 'parc-deit-t'): 'parc-deit-t has maps of stride 16: take a config',
     (C4, 'parc-resnet50'): 'roi_head.shared_head is the last stage of ResNet (depth=50)',
     (SEG + 'unet/unet-s5-d16_fcn_4xb4-40k_drive-64x64.py', 'parc-resnet50'): 'maps of stride',
     (SEG + 'ddrnet/ddrnet_23-slim_in1k-pre_2xb6-120k_cityscapes-1024x1024.py', 'parc-resnet50'): (
@@ -281,13 +295,17 @@ def test_refusals(case: tuple[str, str]) -> None:
 def test_names_are_those_of_the_fragments() -> None:
     names = backbone_names()
     fragments = [path.stem for path in ROOT.glob('configs/_base_/backbones/*.py')]
-    assert len(names) == 2 * len(fragments) == len(set(names))
+    # MobileViT-S is ParC-Net-S's twin too
+    assert len(names) == 2 * len(fragments) - 1 == len(set(names))
     assert {'parc-resnet50', 'resnet50', 'parcnet-s', 'mobilevit-s'} <= set(names)
+    assert load_fragment('mobilevit-s').out_indices == load_fragment('parc-mobilevit-s').out_indices
 
 
 @pytest.mark.slow
 def test_every_backbone_gives_the_strides() -> None:
     for name in backbone_names():
+        if 'deit' in name:  # stride 16 alone
+            continue
         cfg = swap_backbone(engine.load_config(ATSS), name)
         x = torch.zeros(1, 3, 256, 256)
         with torch.no_grad():
@@ -352,6 +370,24 @@ def test_pretrained_weights_are_loaded_and_frozen(name: str, tmp_path: Path) -> 
     # without the checkpoint all of it learns
     scratch = swap_backbone(cfg, name).model.backbone
     assert not {'frozen_stages', 'norm_eval', 'init_cfg'} & scratch.keys()
+
+
+def test_freezing_is_in_the_terms_of_each_backbone() -> None:
+    """RetinaNet's stem and first stage: Swin counts from 0, MobileViT cannot fix its norms."""
+    cfg = engine.load_config(RETINANET)
+    swin, mobilevit = (
+        swap_backbone(cfg, name, pretrained='any.pth').model.backbone
+        for name in ('parc-swin-t', 'parc-mobilevit-s')
+    )
+    assert (swin.frozen_stages, mobilevit.frozen_stages) == (0, 2)
+    assert 'norm_eval' not in swin and 'norm_eval' not in mobilevit
+    for settings, frozen in ((swin, ['patch_embed', 'stages']), (mobilevit, ['layers'])):
+        del settings.init_cfg
+        model = MODELS.build(settings)
+        model.train()
+        fixed = [name for name, p in model.named_parameters() if not p.requires_grad]
+        assert sorted({name.partition('.')[0] for name in fixed} - {'norm0'}) == frozen
+        assert not any('.1.' in name[:9] for name in fixed if name.startswith('stages'))
 
 
 @pytest.mark.slow

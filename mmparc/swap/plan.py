@@ -18,9 +18,7 @@ from . import follow, weights
 from .context import Swap, listed, short_name
 from .edit import Edit, Key
 from .features import Features, accepts, features_of
-from .fragments import Fragment, load_fragment
-
-STRIDES = [4, 8, 16, 32]
+from .fragments import STRIDES, Fragment, load_fragment
 
 
 def swap_backbone(cfg: Config, backbone: str, pretrained: str | None = None) -> Config:
@@ -97,7 +95,7 @@ def _with_strides(
     fragment: Fragment, name: str, old: ConfigDict, needed: list[int | None], scope: str
 ) -> ConfigDict:
     """The fragment's settings with outputs of the strides that the model needs."""
-    settings = _with_inputs(fragment.for_maps, name, old)
+    settings, strides = _with_inputs(fragment.for_maps, name, old), fragment.strides
     if accepts(settings.type, 'gap_before_final_norm'):  # ConvNeXt would pool its last map
         settings.gap_before_final_norm = False
     dilated = _dilated_stages(old, needed)
@@ -106,15 +104,15 @@ def _with_strides(
         settings.dilations = [whole // kept for whole, kept in zip(STRIDES, dilated)]
         whole = len(needed) == len(STRIDES)
         settings.out_indices = list(fragment.out_indices if whole else old.get('out_indices', [3]))
-    elif set(needed) <= set(STRIDES) and len(set(needed)) == len(needed):
-        settings.out_indices = [fragment.out_indices[STRIDES.index(s)] for s in needed]
-    elif dilated and scope == 'mmseg':  # whose heads resize what they get
+    elif set(needed) <= set(strides) and len(set(needed)) == len(needed):
+        settings.out_indices = [fragment.out_indices[strides.index(s)] for s in needed]
+    elif dilated and strides == STRIDES and scope == 'mmseg':  # whose heads resize what they get
         settings.out_indices = list(fragment.out_indices)
     else:
         what = 'vectors' if None in needed else f'maps of stride {listed(needed)}'
         raise UserError(
             f'the model takes {what} from {short_name(old)}, {name} has maps of stride '
-            f'{listed(STRIDES)}: take a config whose necks and heads work on some of those'
+            f'{listed(strides)}: take a config whose necks and heads work on some of those'
         )
     return settings
 
@@ -136,6 +134,6 @@ def _dilated_stages(old: ConfigDict, needed: list[int | None]) -> list[int] | No
         strides = [4 * math.prod(steps[: i + 1]) for i in range(4)]
     else:
         strides = needed
-    if len(strides) != 4 or None in strides or strides == STRIDES or strides[0] != 4:
+    if len(strides) != 4 or None in strides or tuple(strides) == STRIDES or strides[0] != 4:
         return None
     return strides if all(b in (a, 2 * a) for a, b in pairwise(strides)) else None

@@ -9,8 +9,6 @@ from mmparc.engine.layer_decay import DEFAULTS
 from .context import Swap, listed
 from .features import accepts
 
-# Of images, as mmpretrain's and our classifiers are trained.
-STATISTICS = dict(mean=[123.675, 116.28, 103.53], std=[58.395, 57.12, 57.375])
 # mmseg's two and mmdet's ask for a BEiT or ConvNeXt, mmpretrain's for another setting's name.
 LAYER_DECAYS = (
     'LayerDecayOptimizerConstructor',
@@ -80,9 +78,9 @@ def _set_start(swap: Swap, settings: ConfigDict) -> list[str]:
         if swap.pretrained.startswith('torchvision://'):  # of which there is no whole classifier
             del settings.init_cfg['prefix']
         if frozen:  # the stem and so many stages
-            outputs = swap.fragment.out_indices
-            settings.frozen_stages = outputs[min(frozen, len(outputs)) - 1] + 1
-        if fixed and swap.new.batch_norm:
+            values = swap.fragment.frozen_stages
+            settings.frozen_stages = values[min(frozen, len(values)) - 1]
+        if fixed and swap.new.batch_norm and accepts(settings.type, 'norm_eval'):
             settings.norm_eval = True
         return [f"A classifier's weights, not {_start(swap) or 'random ones'}."]
     words = f'From random weights{f", not {_start(swap)}" if _start(swap) else ""}'
@@ -104,9 +102,10 @@ def _start(swap: Swap) -> str | None:
 
 
 def _set_statistics(swap: Swap, key: tuple[str, ...], node: ConfigDict) -> None:
-    rgb = 'to_rgb' if 'to_rgb' in node else 'bgr_to_rgb'
-    for name, value in [*STATISTICS.items(), (rgb, True), ('rgb_to_bgr', False)]:
-        before = node.get(name, None if name in STATISTICS else False)
+    images = dict(swap.fragment.images)
+    images['to_rgb' if 'to_rgb' in node else 'bgr_to_rgb'] = images.pop('rgb')
+    for name, value in {**images, 'rgb_to_bgr': False}.items():
+        before = node.get(name, None if name in ('mean', 'std') else False)
         if (list(before) if isinstance(before, tuple) else before) != value:
             why = f"as {swap.name}'s classifier sees images; {before} before"
             swap.edit.set((*key, name), value, why)
