@@ -1,9 +1,9 @@
 """Pages of the documentation: what stands on them, and a tree in which their commands run.
 
 Commands run as they stand, but for what makes them shorter: fewer images, one epoch or two steps of
-training, a smaller image to count multiply-adds for, one length to time backends for. Checkpoints
-are named after the length of training, so that their names are shortened with it wherever they
-stand.
+training, a smaller image to count multiply-adds for, one length to time backends for, exports that
+are timed for a moment. Checkpoints are named after the length of training, so that their names are
+shortened with it wherever they stand.
 """
 
 import re
@@ -22,6 +22,7 @@ FEW = ['--train', '16', '--val', '8']
 SHORT = ['--cfg-options', 'train_dataloader.batch_size=8']
 SMALL = ['--shape', '128', '160']
 QUICK = ['--lengths', '14', '--seconds', '0']
+UNTIMED = ['--seconds', '0']
 
 
 def blocks(page: str, language: str) -> list[str]:
@@ -90,9 +91,11 @@ class Tree:
             return SMALL
         if tool == 'measure_backends':
             return QUICK
-        if tool == 'test':
+        if tool in ('export_onnx', 'test'):
             made = args[1] in ('none', *self.trained.values())
-            assert made, f'{args[1]} is tested, but was not made'
+            assert made, f'{args[1]} is asked for, but was not made'
+        if tool == 'export_onnx':
+            return UNTIMED
         if tool != 'train':
             return []
         cfg = Config.fromfile(self.folder / args[0], import_custom_modules=False)

@@ -32,7 +32,8 @@ HOME = Path(__file__).resolve().parents[1]  # a checkout, or mmparc/.mim of a wh
 INSIDE = Path(sys.prefix).resolve() == (HOME / '.venv').resolve()
 SECONDS = 300  # until a probe counts as hanging
 
-OPTIONAL = ('tensorboard', 'timm')  # extras of mmparc, named as their packages
+# Extras of mmparc, named as their packages, and what more they hold.
+OPTIONAL = ('tensorboard', 'timm', 'onnx', 'onnxruntime', 'onnxscript')
 MODULES = {'opencv-python': 'cv2', 'mmsegmentation': 'mmseg', 'setuptools': 'pkg_resources'}
 LIBRARIES = {
     'libGL.so': 'libgl1',

@@ -14,7 +14,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from . import direct, fft, matmul
+from . import direct, exported, fft, matmul
 from .resize import resize_taps
 from .select import BACKENDS, choose_backend
 
@@ -23,6 +23,7 @@ from .select import BACKENDS, choose_backend
 # correlate(input, prepared, prepared offset or None, axis, groups, out=None), which may write its
 # result into out.
 _IMPLEMENTATIONS: dict[str, ModuleType] = dict(zip(BACKENDS, (direct, matmul, fft), strict=True))
+_IMPLEMENTATIONS['exported'] = exported  # no backend that one may ask for
 
 
 class ParCKernel(NamedTuple):
@@ -117,7 +118,10 @@ def prepare(
     dtype = compute_dtype(input)
     weight = resize_taps(weight, n, resize).to(dtype)
     if backend not in BACKENDS:
-        backend = choose_backend(input, weight, axis=axis, table=backend)
+        if exported.exporting():
+            backend = 'exported'
+        else:
+            backend = choose_backend(input, weight, axis=axis, table=backend)
     implementation = _IMPLEMENTATIONS[backend]
     operand = implementation.prepare(weight, axis, groups)
     offset = None if bias is None else bias.to(dtype)[:, None].expand(-1, n)
@@ -125,7 +129,8 @@ def prepare(
         # Only the taps are summed over, so only they are rescaled by 'interpolate_sum'.
         p = resize_taps(pos_embed, n, 'interpolate').to(dtype)
         p = p[None, :, :, None] if axis == 'h' else p[None, :, None, :]
-        embedded = implementation.correlate(p, operand, None, axis, groups).flatten(2)[0]
+        embedded = implementation.correlate(p, operand, None, axis, groups)[0]
+        embedded = embedded.squeeze(2 if axis == 'h' else 1)
         offset = embedded if offset is None else embedded + offset
     if offset is not None:
         offset = implementation.prepare_offset(offset, operand, axis, groups)

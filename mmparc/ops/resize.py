@@ -7,6 +7,8 @@ kernel's taps by about n / K, so outputs grow with the map; 'interpolate_sum' ta
 import torch.nn.functional as F
 from torch import Tensor
 
+from . import exported
+
 RESIZES = ('interpolate', 'interpolate_sum')
 
 
@@ -26,11 +28,16 @@ def resize_taps(t: Tensor, n: int, resize: str) -> Tensor:
     """
     if resize not in RESIZES:
         raise ValueError(f'resize must be one of {RESIZES}, got {resize!r}')
-    if n < 1:
-        raise ValueError(f'the length to resize to must be positive, got {n}')
     length = t.shape[-1]
-    if length == n:
-        return t
-    rows = t.reshape(1, -1, length)
-    taps = F.interpolate(rows, size=n, mode='linear', align_corners=True).view(*t.shape[:-1], n)
+    if exported.exporting():
+        if exported.is_known(length == n):
+            return t
+        taps = exported.resize_taps(t, n)
+    else:
+        if n < 1:
+            raise ValueError(f'the length to resize to must be positive, got {n}')
+        if length == n:
+            return t
+        rows = t.reshape(1, -1, length)
+        taps = F.interpolate(rows, size=n, mode='linear', align_corners=True).view(*t.shape[:-1], n)
     return taps * (length / n) if resize == 'interpolate_sum' else taps
