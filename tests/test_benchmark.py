@@ -13,6 +13,7 @@ from backbones import calls_of_mixers, in_eval, mixers
 from helpers import BLOCK, ROOT, assert_close, relative_error, run_python, run_tool
 from mmengine.config import Config
 
+from mmparc.analysis.flops import count_multiply_adds
 from mmparc.models import ParCNet
 from mmparc.ops import BACKENDS, parc_reference
 from mmparc.registry import MODELS
@@ -433,6 +434,25 @@ def test_models(tmp_path: Path) -> None:
     run(MODEL, *args, *half, '--out', tmp_path, cwd=tmp_path)
     assert 'bfloat16' in read_csv(tmp_path / 'model.csv')[0][2]
     assert_models_fit(tmp_path)
+
+
+def test_counts_stand_beside_the_times(tmp_path: Path) -> None:
+    args = ('--models', 'convnext-micro', '--shapes', '1x64x96', '--modes', 'inference', *QUICK)
+    run(MODEL, *args, '--count', '--out', tmp_path, cwd=tmp_path)
+    (row,) = assert_models_fit(tmp_path)
+    (shown,) = read_tables(tmp_path / 'model.md')
+    for twin, backbone in model.build('convnext-micro', backend='matmul').items():
+        backbone.eval()
+        title = {'plain': 'plain, {}', 'parc': 'ParC, {}'}[twin]
+        params = sum(p.numel() for p in backbone.parameters())
+        total = count_multiply_adds(backbone, torch.zeros(1, 3, 64, 96)).total
+        assert (int(row[f'{twin} parameters']), int(row[f'{twin} multiply-adds'])) == (
+            params,
+            total,
+        )
+        cells = {key: value for key, value in shown.items() if key.startswith(title[:5])}
+        assert f'{params / 1e6:.2f}' in cells.values() and f'{total / 1e9:.2f}' in cells.values()
+    assert row['plain multiply-adds'] != row['parc multiply-adds']
 
 
 def test_a_training_step_trains_and_inference_does_not(tmp_path: Path) -> None:

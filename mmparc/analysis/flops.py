@@ -3,12 +3,13 @@
 mmengine's counter on a trace of the model's own forward pass, with what it lacks for ParC. Its
 convention: a multiply-add counts 1; a value counts 5 in a LayerNorm or GroupNorm, 2 in a BatchNorm,
 1 in adaptive average pooling, 1 or 4 in nearest or bilinear upsampling; other elementwise
-operations, reductions, and what moves data count 0. Besides, here: a fast real Fourier transform
-of length n has 5/2 n log2 n floating-point operations, two to a multiply-add; a complex product is
-4 multiply-adds; a resized tap 2. Counted is what a backend computes, with the zeros that `direct`
-pads by, and the transforms of a dense `fft` as the matrix products that they are. What prepares a
-kernel and applies it to its position embedding counts too, though evaluation keeps the result for
-the next map of that size. Operations that none of this covers are reported as unknown.
+operations, reductions, and what moves data count 0. Besides, here: bicubic upsampling 16; a fast
+real Fourier transform of length n has 5/2 n log2 n floating-point operations, two to a
+multiply-add; a complex product is 4 multiply-adds; a resized tap 2. Counted is what a backend
+computes, with the zeros that `direct` pads by, and the transforms of a dense `fft` as the matrix
+products that they are. What prepares a kernel and applies it to its position embedding counts too,
+though evaluation keeps the result for the next map of that size. Operations that none of this
+covers are reported as unknown.
 """
 
 import copy
@@ -240,5 +241,6 @@ _HANDLES = {
     'aten::fft_rfft': lambda inputs, outputs: _real_transform(inputs[0], inputs[2]),
     'aten::fft_irfft': lambda inputs, outputs: _real_transform(outputs[0], inputs[2]),
     'aten::scaled_dot_product_attention': _attention,
+    'aten::upsample_bicubic2d': elementwise_flop_counter(0, 16),
     'aten::upsample_linear1d': elementwise_flop_counter(0, 2),
 }

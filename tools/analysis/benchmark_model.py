@@ -3,7 +3,8 @@
 
 The pairs are those of configs/_base_/backbones, with random weights, at the three tasks' sizes;
 twins run in turn. A training step is the forward pass, the mean of the squares of the outputs as
-loss, the backward pass and a step of SGD.
+loss, the backward pass and a step of SGD. With --count, parameters and multiply-adds stand beside
+the times: of one image, ParC's by the backend matmul (mmparc/analysis/flops.py).
 """
 
 import argparse
@@ -23,6 +24,7 @@ try:
 
     from mmparc import engine
     from mmparc.analysis import report
+    from mmparc.analysis.flops import count_multiply_adds
     from mmparc.analysis.timing import interleaved, machine
     from mmparc.registry import MODELS
 except ImportError as error:
@@ -57,6 +59,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         '--shapes', nargs='+', metavar='BxHxW', help="these images instead of the tasks': 2x64x96"
     )
+    parser.add_argument('--count', action='store_true', help='count both twins too')
     parser.add_argument('--channels-last', action='store_true', help='models and images')
     parser.add_argument('--amp', choices=['bfloat16', 'float16'], help='run under autocast')
     parser.add_argument('--compile', action='store_true', help='run torch.compile of the models')
@@ -103,11 +106,15 @@ def sizes_of(args: argparse.Namespace) -> list[tuple[str, tuple[int, int, int]]]
     return sizes
 
 
-def build(name: str) -> dict[str, nn.Module]:
-    """Both twins; as in the configs, the ParC one is a diff on the plain one."""
+def build(name: str, **settings) -> dict[str, nn.Module]:
+    """Both twins; as in the configs, the ParC one is a diff on the plain one.
+
+    Args:
+        settings: more of them, for the ParC one.
+    """
     fragment = Config.fromfile(FRAGMENTS / f'{name}.py')
     cfg = Config(dict(plain=fragment.plain, parc=fragment.plain))
-    cfg.merge_from_dict(dict(parc=fragment.parc))
+    cfg.merge_from_dict(dict(parc={**fragment.parc, **settings}))
     torch.manual_seed(0)
     return {twin: MODELS.build(cfg[twin]) for twin in TWINS}
 
@@ -141,6 +148,19 @@ def runner(
     return infer if mode == 'inference' else train
 
 
+def count(name: str, height: int, width: int) -> dict[str, int]:
+    """Parameters of both twins, and multiply-adds for one image."""
+    row = {}
+    for twin, model in build(name, backend='matmul').items():
+        model.eval()
+        row[f'{twin} parameters'] = sum(p.numel() for p in model.parameters())
+        counted = count_multiply_adds(model, torch.zeros(1, 3, height, width))
+        if counted.unknown:
+            raise engine.UserError(f'--count does not know {", ".join(counted.unknown)} of {name}')
+        row[f'{twin} multiply-adds'] = counted.total
+    return row
+
+
 def measure(
     name: str, task: str, size: tuple[int, int, int], mode: str, args: argparse.Namespace
 ) -> dict[str, object]:
@@ -166,19 +186,26 @@ def measure(
     row['rounds'] = len(times['plain'])
     row |= {f'{twin} ms': f'{medians[twin] * 1e3:.5g}' for twin in TWINS}
     row |= {f'{twin} images/s': f'{batch / medians[twin]:.5g}' for twin in TWINS}
-    return row
+    return row | (count(name, height, width) if args.count else {})
 
 
 def table(rows: Sequence[dict]) -> str:
-    """Images per second, and the ratio of the twins' milliseconds."""
+    """Images per second, the ratio of the twins' milliseconds, and what was counted."""
+    header = ['model', 'task', 'images', 'mode', 'plain, images/s', 'ParC, images/s']
+    header += ['time, ParC / plain']
     cells = []
     for row in rows:
         images = '{batch} x {height} x {width}'.format(**row)
         ratio = float(row['parc ms']) / float(row['plain ms'])
         speeds = [row[f'{twin} images/s'] for twin in TWINS]
         cells.append([row['model'], row['task'], images, row['mode'], *speeds, f'{ratio:.2f}'])
-    header = ['model', 'task', 'images', 'mode', 'plain, images/s', 'ParC, images/s']
-    return report.markdown([*header, 'time, ParC / plain'], cells, 4) + '\n'
+        if 'plain parameters' in row:
+            cells[-1] += [f'{row[f"{twin} parameters"] / 1e6:.2f}' for twin in TWINS]
+            cells[-1] += [f'{row[f"{twin} multiply-adds"] / 1e9:.2f}' for twin in TWINS]
+    if 'plain parameters' in rows[0]:
+        header += ['plain, M parameters', 'ParC, M']
+        header += ['plain, G multiply-adds', 'ParC, G']
+    return report.markdown(header, cells, 4) + '\n'
 
 
 @engine.exit_on_user_error
