@@ -157,8 +157,8 @@ def _find(backbone: nn.Module) -> list[_Attention]:
     if strange:
         raise ValueError(
             f'{kind} has attention that cannot be exchanged: {", ".join(sorted(strange))}; take '
-            "mmpretrain's VisionTransformer, SwinTransformer or MobileViT, or mmdet's "
-            'SwinTransformer or PyramidVisionTransformer'
+            "mmpretrain's VisionTransformer, SwinTransformer or MobileViT, mmdet's SwinTransformer "
+            "or PyramidVisionTransformer, or mmseg's SwinTransformer or MixVisionTransformer"
         )
     if not found:
         raise ValueError(
@@ -181,7 +181,7 @@ def _is_known(backbone: nn.Module, parent: nn.Module, module: nn.Module) -> bool
 def _looks_like_attention(module: nn.Module) -> bool:
     name = type(module).__name__.lower()
     known = isinstance(module, ChannelAttention)
-    return not known and (name.endswith(('attention', 'msa')) or 'attention' in name)
+    return not known and (name.endswith('msa') or 'attention' in name)
 
 
 def _is_vision_transformer(backbone: nn.Module) -> bool:
@@ -218,49 +218,34 @@ def _drop_tokens_and_positions(backbone: nn.Module) -> list[str]:
     hooks = backbone._load_state_dict_pre_hooks
     for key in [k for k, h in hooks.items() if getattr(h, '__name__', '').endswith('pos_embed')]:
         del hooks[key]
-    if _swin_module(type(backbone)):
-        backbone.__class__ = _with_simple_start(type(backbone))
+    if _swin_module(backbone):
+        backbone.init_weights = functools.partial(_start_swin, backbone)
     after = dict(backbone.named_parameters())
     return [name for name in before if name not in after]
 
 
-def _swin_module(kind: type[nn.Module]) -> str | None:
+def _swin_module(backbone: nn.Module) -> str | None:
     """Where mmdet's or mmseg's Swin is defined, if this is one of them."""
     names = 'mmdet.models.backbones.swin', 'mmseg.models.backbones.swin'
-    return next((base.__module__ for base in kind.__mro__ if base.__module__ in names), None)
+    kinds = type(backbone).__mro__
+    return next((kind.__module__ for kind in kinds if kind.__module__ in names), None)
 
 
-class _SimpleStart:
-    """For mmdet's and mmseg's Swin, whose ``init_weights`` asks the model for the embedding and the
+def _start_swin(backbone: nn.Module) -> None:
+    """``init_weights`` of mmdet's and mmseg's Swin: theirs asks the model for the embedding and the
     tables of relative positions that the checkpoint holds."""
-
-    def init_weights(self) -> None:
-        if 'checkpoint' not in (self.init_cfg or {}):
-            super().init_weights()
-            return
-        checkpoint = CheckpointLoader.load_checkpoint(
-            self.init_cfg['checkpoint'], map_location='cpu'
-        )
-        weights = checkpoint.get('state_dict', checkpoint.get('model', checkpoint))
-        if getattr(self, 'convert_weights', False):
-            weights = importlib.import_module(_swin_module(type(self))).swin_converter(weights)
-        prefix = 'backbone.'
-        own = {k.removeprefix(prefix): v for k, v in weights.items() if k.startswith(prefix)}
-        load_state_dict(self, own or weights, strict=False, logger=MMLogger.get_current_instance())
-
-    def __reduce__(self) -> tuple:
-        # The class is made when it is needed, so that no pickle finds it by its name.
-        return _new_with_simple_start, (type(self).__mro__[2],), self.__dict__
-
-
-@functools.cache
-def _with_simple_start(swin: type[nn.Module]) -> type[nn.Module]:
-    return type(swin.__name__, (_SimpleStart, swin), {'__module__': swin.__module__})
-
-
-def _new_with_simple_start(swin: type[nn.Module]) -> nn.Module:
-    kind = _with_simple_start(swin)
-    return kind.__new__(kind)
+    if 'checkpoint' not in (backbone.init_cfg or {}):
+        type(backbone).init_weights(backbone)
+        return
+    path = backbone.init_cfg['checkpoint']
+    checkpoint = CheckpointLoader.load_checkpoint(path, map_location='cpu')
+    weights = checkpoint.get('state_dict', checkpoint.get('model', checkpoint))
+    if getattr(backbone, 'convert_weights', False):
+        package = importlib.import_module(_swin_module(backbone))
+        weights = package.swin_converter(weights)
+    own = {k.removeprefix('backbone.'): v for k, v in weights.items() if k.startswith('backbone.')}
+    own = {k.removeprefix('module.'): v for k, v in (own or weights).items()}
+    load_state_dict(backbone, own, strict=False, logger=MMLogger.get_current_instance())
 
 
 def _add_channel_attention(backbone: nn.Module) -> None:

@@ -1,7 +1,8 @@
 """The stages of any convolutional backbone, as papers' tables list them, and what lies in them.
 
 Found by following one image's shape through the backbone, so that nothing needs to be known of its
-family. Resolutions and sizes are (height, width).
+family; so are the places of attention in :mod:`mmparc.models.attention`. Resolutions and sizes are
+(height, width).
 """
 
 from collections import Counter

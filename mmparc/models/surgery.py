@@ -98,8 +98,6 @@ def ParCify(
             of a kind that is not known, or the shapes in the backbone cannot be followed
             (operations of C++ such as deformable convolutions).
     """
-    if pos_embed not in ('all', 'first'):
-        raise ValueError(f"pos_embed must be 'all' or 'first', got {pos_embed!r}")
     if parc_starts is not None and (stages is not None or share is not None):
         raise ValueError(
             'parc_starts stands instead of stages and share: leave out one or the other'
@@ -125,6 +123,8 @@ def ParCify(
         )
         return backbone
 
+    if pos_embed not in ('all', 'first'):
+        raise ValueError(f"pos_embed must be 'all' or 'first', got {pos_embed!r}")
     found = find_stages(backbone, to_2tuple(img_size))
     if parc_starts is None:
         chosen = _choose_by_share(found, stages, SHARE if share is None else share, replace)

@@ -707,6 +707,10 @@ def prefixed(weights):
     return {f'backbone.{n}': value for n, value in weights.items()}
 
 
+def of_a_wrapper(weights):
+    return {f'module.{n}': value for n, value in weights.items()}
+
+
 CHECKPOINTS = {
     'vit': ('vit', dict(prefix='backbone.'), {}, prefixed),
     'swin': ('swin', dict(prefix='backbone.'), {}, prefixed),
@@ -717,6 +721,7 @@ CHECKPOINTS = {
     "mmdet pvt, authors'": ('pvt', {}, dict(convert_weights=True), original_pvt),
     'mmseg swin': ('mmseg swin', {}, {}, dict),
     'mmseg swin, prefixed': ('mmseg swin', {}, {}, prefixed),
+    'mmseg swin, of a wrapper': ('mmseg swin', {}, {}, of_a_wrapper),
     'mit': ('mit', {}, {}, dict),
 }
 
