@@ -5,7 +5,6 @@ is a function of normalized images, (B, 3, H, W) in float32, to the tensors that
 with; what turns images into these and the outputs into labels or boxes stays outside.
 """
 
-import ast
 import copy
 import importlib
 import json
@@ -20,6 +19,7 @@ from mmengine.registry import MODELS, DefaultScope
 from torch import Tensor, nn
 
 from mmparc.engine import UserError, check_whole_model, drop_pretrained
+from mmparc.engine.config import TASKS, are_rgb, image_settings
 from mmparc.engine.errors import first_line
 from mmparc.models import ParCConv
 
@@ -102,8 +102,7 @@ class Network(nn.Module):
 
 def size_multiple(cfg: Config) -> int:
     """What a config pads both sides of its images to a multiple of; 1 if it does not."""
-    preprocessor = cfg.model.get('data_preprocessor') or cfg.get('data_preprocessor') or {}
-    return preprocessor.get('pad_size_divisor') or 1
+    return image_settings(cfg).get('pad_size_divisor') or 1
 
 
 def metadata(cfg: Config, network: Network, config: str, checkpoint: str) -> dict[str, str]:
@@ -112,8 +111,7 @@ def metadata(cfg: Config, network: Network, config: str, checkpoint: str) -> dic
     ``mean`` and ``std`` are JSON lists of three, for values of 0 to 255 in the order ``channels``,
     'RGB' or 'BGR'; empty where images are not normalized.
     """
-    preprocessor = cfg.model.get('data_preprocessor') or cfg.get('data_preprocessor') or {}
-    keys = ('to_rgb', 'bgr_to_rgb')
+    images = image_settings(cfg)
     outputs = {
         'mmpretrain': 'scores of the classes, before softmax',
         'mmseg': "scores of the classes at the images' size, before softmax",
@@ -123,9 +121,9 @@ def metadata(cfg: Config, network: Network, config: str, checkpoint: str) -> dic
     return {
         'config': config,
         'checkpoint': checkpoint,
-        'mean': json.dumps(list(preprocessor.get('mean') or [])),
-        'std': json.dumps(list(preprocessor.get('std') or [])),
-        'channels': 'RGB' if any(preprocessor.get(key) for key in keys) else 'BGR',
+        'mean': json.dumps(list(images.get('mean') or [])),
+        'std': json.dumps(list(images.get('std') or [])),
+        'channels': 'RGB' if are_rgb(images) else 'BGR',
         'outputs': outputs[network.part],
     }
 
@@ -146,10 +144,11 @@ def export_onnx(
         network: in evaluation mode; it is not changed.
         path: of the file.
         shape: (B, 3, H, W) of the images.
-        dynamic: whether the file takes any batch, and any H and W from :data:`SMALLEST` on;
-        multiple: which then have to be multiples of this.
+        dynamic: whether the file takes any batch, and any H and W from :data:`SMALLEST` on.
+        multiple: what H and W of a dynamic file are multiples of.
         opset: of ONNX; by default torch's own choice.
-        metadata: strings to keep in the file.
+        metadata: strings to keep in the file; ``multiple`` and ``smallest``, of the sides of a
+            dynamic one, are added.
 
     Raises:
         UserError: if a package is missing, torch cannot export the network, or it computes with
@@ -160,9 +159,7 @@ def export_onnx(
     from onnxscript import optimizer
 
     network = copy.deepcopy(network)
-    images = torch.zeros(shape)
-    names = network.names(len(network(images)))
-    dimensions = None
+    images, dimensions = torch.zeros(shape), None
     if dynamic:
         _make_pools_dynamic(network)
         # Not 1: a batch of that would be a program for it alone.
@@ -170,6 +167,7 @@ def export_onnx(
         dimensions = ({0: torch.export.Dim('batch', min=1), **_sides(multiple)},)
     try:
         with torch.no_grad():
+            names = network.names(len(network(images)))
             program = torch.export.export(
                 network,
                 (images,),
@@ -194,7 +192,10 @@ def export_onnx(
     optimizer.optimize(made.model, input_size_limit=FOLDED, output_size_limit=FOLDED)
     proto = made.model_proto
     check_operators(proto)
-    for key, value in (metadata or {}).items():
+    said = dict(metadata or {})
+    if dynamic:
+        said |= dict(multiple=str(multiple), smallest=str(_smallest(multiple)))
+    for key, value in said.items():
         proto.metadata_props.add(key=key, value=value)
     onnx.save(proto, path)
     return proto
@@ -251,12 +252,17 @@ def parity(session: 'InferenceSession', network: Network, shape: Shape) -> dict[
     NaN, which no bound lets pass, where a value is none.
 
     Raises:
-        UserError: if the outputs differ in number or shape.
+        UserError: if one of the two cannot run, or the outputs differ in number or shape.
     """
     images = images_of(shape)
-    with torch.no_grad():
-        expected = network(images)
-    actual = [torch.from_numpy(output) for output in session.run(None, {IMAGES: images.numpy()})]
+    try:
+        with torch.no_grad():
+            expected = network(images)
+        made = session.run(None, {IMAGES: images.numpy()})
+    except Exception as error:  # upstream's modules and onnxruntime may raise anything
+        size = ' x '.join(map(str, shape))
+        raise UserError(f'images of {size}: {first_line(error)}') from error
+    actual = [torch.from_numpy(output) for output in made]
     shapes = [[tuple(output.shape) for output in outputs] for outputs in (actual, expected)]
     if shapes[0] != shapes[1]:
         raise UserError(f'the exported model returns {shapes[0]}, torch {shapes[1]}')
@@ -286,16 +292,15 @@ def shapes_to_check(shape: Shape, dynamic: bool, multiple: int) -> list[Shape]:
 
 
 def plain_twin(config: Path) -> Path | None:
-    """The config of a ParC config's plain twin: its only base, if that has no ParC itself."""
-    for node in ast.parse(config.read_text()).body:
-        if isinstance(node, ast.Assign) and getattr(node.targets[0], 'id', '') == '_base_':
-            bases = ast.literal_eval(node.value)
-            bases = [bases] if isinstance(bases, str) else bases
-            if len(bases) == 1 and '::' not in bases[0]:
-                base = config.parent / bases[0]
-                backbone = Config.fromfile(base).get('model', {}).get('backbone', {})
-                return None if str(backbone.get('type')).startswith('mmparc.') else base
-    return None
+    """The config of a ParC config's plain twin: its only base, if that is whole and has no ParC."""
+    bases = Config._get_base_files(str(config))
+    if len(bases) != 1 or '::' in bases[0]:
+        return None
+    base = config.parent / bases[0]
+    cfg = Config.fromfile(base)
+    backbone = cfg.get('model', {}).get('backbone', {})
+    whole = cfg.get('default_scope') in TASKS
+    return base if whole and not str(backbone.get('type')).startswith('mmparc.') else None
 
 
 def require_packages() -> None:

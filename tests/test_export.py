@@ -122,7 +122,10 @@ def test_torch_export(family):
 @pytest.mark.slow
 @pytest.mark.parametrize('family', [family for family in BACKBONES if family != 'resnet'])
 def test_torch_export_of_any_size(family):
-    """Multiples of 32, as upstream's pooling asks whether a size is even; from two rows on."""
+    """Multiples of 32, as upstream's pooling asks whether a size is even; from two rows on.
+
+    ResNet18 stands for the deeper ones, which take as long again.
+    """
     model, image = in_eval(build(family)), image_of((96, 160), dtype=torch.float32)
     sides = {2: 32 * Dim('rows', min=2), 3: 32 * Dim('columns', min=2)}
     program = torch.export.export(
@@ -303,7 +306,8 @@ def test_fourier_transforms_are_refused(tmp_path):
     with pytest.raises(engine.UserError, match='computes with DFT'):
         export.export_onnx(Named(Spectrum()), tmp_path / 'a.onnx', (1, 4, 9, 5))
     conv = ParCConv(4, 4, 9, 'h', groups=4, backend='fft').eval()
-    with pytest.raises(engine.UserError):  # torch's exporter stops at its complex product
+    # torch's exporter stops at its complex product
+    with pytest.raises(engine.UserError, match='torch cannot export'):
         export.export_onnx(Named(conv), tmp_path / 'a.onnx', (1, 4, 9, 5))
     assert list(tmp_path.iterdir()) == []
 
@@ -329,6 +333,18 @@ def test_what_torch_cannot_export_is_one_line(tmp_path):
     with pytest.raises(engine.UserError, match='torch cannot export this model: ') as raised:
         export.export_onnx(Named(Asks()), tmp_path / 'a.onnx', (1, 3, 4, 5))
     assert '\n' not in str(raised.value)
+
+
+def test_a_network_that_cannot_run_is_one_line(tmp_path):
+    class Refuses(nn.Module):
+        def forward(self, x):
+            raise AssertionError('too small\nand more')
+
+    network = Named(Refuses())
+    with pytest.raises(engine.UserError, match=r'torch cannot export this model: .*too small$'):
+        export.export_onnx(network, tmp_path / 'a.onnx', (1, 3, 4, 5))
+    with pytest.raises(engine.UserError, match=r'images of 1 x 3 x 4 x 5: .*too small$'):
+        export.parity(None, network, (1, 3, 4, 5))
 
 
 def test_missing_packages_are_named(monkeypatch):

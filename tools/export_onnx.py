@@ -65,8 +65,8 @@ def parse_args() -> argparse.Namespace:
     twin.add_argument(
         '--plain',
         metavar='CONFIG',
-        help="what the speed is compared with, with random weights; by default the config's base "
-        'in the same folder, for a model with ParC',
+        help="what the speed is compared with, with random weights; by default the config's only "
+        'base, for a model with ParC',
     )
     twin.add_argument('--no-plain', action='store_true', help='do not compare the speed')
     parser.add_argument('--seconds', type=float, default=5.0, help='to time for (5)')
@@ -84,6 +84,8 @@ def check(args: argparse.Namespace) -> None:
             raise engine.UserError(f"there is no checkpoint '{args.checkpoint}' to export")
     if min(*(args.shape or [1]), args.batch, args.multiple or 1) < 1:
         raise engine.UserError('--shape, --batch and --multiple take positive numbers')
+    if args.plain:
+        config_path(args.plain)
     if args.multiple and not args.dynamic:
         raise engine.UserError('--multiple is for --dynamic: pass both')
     export.require_packages()
@@ -159,12 +161,12 @@ def main() -> None:
         shapes = export.shapes_to_check(shape, args.dynamic, multiple)
         errors = {checked: export.parity(session, network, checked) for checked in shapes}
         verify(out, errors)
+        keep(path, args.out)
+        size, opset = args.out.stat().st_size / 1e6, proto.opset_import[0].version
+        out.print(f'written: {args.out} ({size:.1f} MB, opset {opset})')
         if twin := twin_of(args, network):
             status.update(f'exporting {Path(twin).stem}, to compare the speed')
             compare(out, args, twin, session, shape, Path(folder))
-        keep(path, args.out)
-    size, opset = args.out.stat().st_size / 1e6, proto.opset_import[0].version
-    out.print(f'written: {args.out} ({size:.1f} MB, opset {opset})')
 
 
 def compare(

@@ -29,7 +29,7 @@ from mmengine.structures import BaseDataElement
 from torch import Tensor, nn
 
 from mmparc.engine import UserError
-from mmparc.engine.config import datasets_of
+from mmparc.engine.config import datasets_of, image_settings
 from mmparc.models import ParCConv, ParCMixer
 from mmparc.ops import BACKENDS
 
@@ -125,8 +125,7 @@ def input_size(cfg: Config) -> tuple[tuple[int, int], str]:
         UserError: if the config has none.
     """
     if cfg.default_scope == 'mmseg':
-        preprocessor = cfg.model.get('data_preprocessor') or cfg.get('data_preprocessor') or {}
-        size, source = preprocessor.get('size'), "data_preprocessor's size"
+        size, source = image_settings(cfg).get('size'), "data_preprocessor's size"
     else:
         kind, key = {
             'mmpretrain': ('CenterCrop', 'crop_size'),

@@ -15,7 +15,7 @@ from mmpretrain.structures import DataSample
 from mmseg.structures import SegDataSample
 from torch import nn
 
-from mmparc.engine.config import datasets_of, drop_pretrained, set_amp
+from mmparc.engine.config import datasets_of, drop_pretrained, image_settings, set_amp
 from mmparc.models import ParCConv
 
 BATCH = 2
@@ -46,7 +46,7 @@ def take_steps(cfg: Config, size: tuple[int, int]) -> set[str]:
     set_amp(cfg, False)
     if cfg.get('data_preprocessor'):
         cfg.model.setdefault('data_preprocessor', cfg.data_preprocessor)
-    preprocessor = cfg.model.get('data_preprocessor') or {}
+    preprocessor = image_settings(cfg)
     for pads in (preprocessor, *(preprocessor.get('batch_augments') or [])):
         if pads.get('size'):  # what images are padded to
             pads.size = size

@@ -78,6 +78,16 @@ def _names(configs: Path) -> list[str]:
     return [path.relative_to(configs).as_posix() for path in configs.glob('[!_]*/**/*.py')]
 
 
+def image_settings(cfg: Config) -> dict:
+    """A config's data preprocessor, which stands in the model or beside it; {} if there is none."""
+    return cfg.model.get('data_preprocessor') or cfg.get('data_preprocessor') or {}
+
+
+def are_rgb(settings: dict) -> bool:
+    """Whether a data preprocessor's images, which are read as BGR, reach the network as RGB."""
+    return any(settings.get(key) for key in ('to_rgb', 'bgr_to_rgb', 'rgb_to_bgr'))
+
+
 def _data_root(cfg: Config) -> str | None:
     for loader in ('train_dataloader', 'val_dataloader', 'test_dataloader'):
         for dataset in datasets_of(cfg.get(loader)):

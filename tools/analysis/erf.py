@@ -34,6 +34,7 @@ try:
     from mmparc import engine
     from mmparc.analysis import report
     from mmparc.analysis.erf import Field, prepare_untrained, receptive_field
+    from mmparc.engine.config import are_rgb, image_settings
     from mmparc.engine.errors import first_line
     from mmparc.models import ParCConv
     from mmparc.swap import backbone_names
@@ -156,12 +157,8 @@ def config_source(config: str, checkpoint: str) -> Source:
     engine.drop_pretrained(cfg)
     if checkpoint != 'none' and '://' not in checkpoint and not Path(checkpoint).is_file():
         raise engine.UserError(f"there is no checkpoint '{checkpoint}': pass a file or none")
-    preprocessor = cfg.model.get('data_preprocessor') or cfg.get('data_preprocessor') or {}
-    statistics = (
-        preprocessor.get('mean') or [0.0] * 3,
-        preprocessor.get('std') or [1.0] * 3,
-        any(preprocessor.get(key) for key in ('to_rgb', 'bgr_to_rgb', 'rgb_to_bgr')),
-    )
+    images = image_settings(cfg)
+    statistics = images.get('mean') or [0.0] * 3, images.get('std') or [1.0] * 3, are_rgb(images)
     name = Path(config.rpartition('::')[2]).stem
     return Source(name, cfg.model.backbone, statistics, cfg.default_scope, checkpoint)
 
