@@ -440,7 +440,7 @@ def test_counts_stand_beside_the_times(tmp_path: Path) -> None:
     args = ('--models', 'convnext-micro', '--shapes', '1x64x96', '--modes', 'inference', *QUICK)
     run(MODEL, *args, '--count', '--out', tmp_path, cwd=tmp_path)
     (row,) = assert_models_fit(tmp_path)
-    (shown,) = read_tables(tmp_path / 'model.md')
+    ((shown,),) = read_tables(tmp_path / 'model.md')
     for twin, backbone in model.build('convnext-micro', backend='matmul').items():
         backbone.eval()
         title = {'plain': 'plain, {}', 'parc': 'ParC, {}'}[twin]

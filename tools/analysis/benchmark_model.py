@@ -9,6 +9,7 @@ the times: of one image, ParC's by the backend matmul (mmparc/analysis/flops.py)
 
 import argparse
 import contextlib
+import functools
 import shlex
 import statistics
 import sys
@@ -148,6 +149,7 @@ def runner(
     return infer if mode == 'inference' else train
 
 
+@functools.cache  # it is the same in each mode
 def count(name: str, height: int, width: int) -> dict[str, int]:
     """Parameters of both twins, and multiply-adds for one image."""
     row = {}
@@ -237,6 +239,9 @@ def main() -> None:
         name, _, size, mode = step
         return f'{name} {"x".join(map(str, size))} {mode}'
 
+    if args.count:  # or what it refuses would be told after all the timing
+        for name, _, (_, height, width), _ in steps:
+            count(name, height, width)
     rows = [measure(*step, args) for step in report.track(steps, label)]
     made = table(rows)
     print(f'\n{made}')
