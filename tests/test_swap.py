@@ -135,6 +135,9 @@ CASES = {
             'model.pretrained': None,
         }
     ),
+    (SEG + 'vit/vit_deit-s16_mln_upernet_8xb2-160k_ade20k-512x512.py', 'parc-deit-s'): (
+        [2, 5, 8, 11], {'model.pretrained': None}
+    ),
     (SEG + 'segmenter/segmenter_vit-s_fcn_8xb1-160k_ade20k-512x512.py', 'parc-deit-s'): ([11], {
         'model.pretrained': None, PAD + 'mean': RGB[PAD + 'mean'], **STD
     }),

@@ -106,6 +106,9 @@ def _with_strides(
         settings.out_indices = list(fragment.out_indices if whole else old.get('out_indices', [3]))
     elif set(needed) <= set(strides) and len(set(needed)) == len(needed):
         settings.out_indices = [fragment.out_indices[strides.index(s)] for s in needed]
+    elif len(strides) == 1 and set(needed) == set(strides):  # of a ViT, blocks at equal distances
+        blocks = fragment.out_indices[0] + 1
+        settings.out_indices = [blocks * (i + 1) // len(needed) - 1 for i in range(len(needed))]
     elif dilated and strides == STRIDES and scope == 'mmseg':  # whose heads resize what they get
         settings.out_indices = list(fragment.out_indices)
     else:
