@@ -124,8 +124,8 @@ def verify(console: Console, errors: dict[export.Shape, dict[str, float]]) -> No
         shapes = ', '.join(' x '.join(map(str, shape)) for shape in wrong)
         raise engine.UserError(
             f'the exported model differs from torch by more than {bound} for images of {shapes}, '
-            'so nothing is written: models that pad images to their patches, such as Swin, take '
-            '--multiple 32 with --dynamic; others one size'
+            'so nothing is written: models that pad images to their patches, such as Swin and ViT, '
+            'take --multiple 32 with --dynamic; others one size'
         )
 
 

@@ -71,7 +71,7 @@ def check_whole_model(model: nn.Module, load_from: str, prefix: str = '') -> Non
         problem = ' '.join(str(error).split())
     if problem:
         raise UserError(
-            f"'{load_from}' is no checkpoint of this model: {problem}; test it with the config "
+            f"'{load_from}' is no checkpoint of this model: {problem.rstrip('.')}; take the config "
             'that it was trained with'
         )
 
@@ -103,7 +103,8 @@ def _weights(path: str, prefix: str) -> dict[str, Tensor]:
     try:
         checkpoint = CheckpointLoader.load_checkpoint(path, map_location='cpu', logger='silent')
     except (pickle.UnpicklingError, EOFError, RuntimeError) as error:  # torch's
-        raise UserError(f"'{path}' cannot be read as a checkpoint: {first_line(error)}") from error
+        said = first_line(error).partition('. ')[0]  # and not how to switch safe loading off
+        raise UserError(f"'{path}' cannot be read as a checkpoint: {said}") from error
     if not isinstance(checkpoint, dict):
         raise UserError(f"'{path}' holds no checkpoint, but a {type(checkpoint).__name__}")
     state_dict = checkpoint.get('state_dict', checkpoint)

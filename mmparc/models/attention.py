@@ -153,7 +153,7 @@ def _find(backbone: nn.Module) -> list[_Attention]:
             elif _looks_like_attention(child):
                 strange.add(type(child).__name__)
                 inside.update(child.modules())
-    kind = type(backbone).__name__
+    kind = f'{type(backbone).__module__.partition(".")[0]}.{type(backbone).__name__}'
     if strange:
         raise ValueError(
             f'{kind} has attention that cannot be exchanged: {", ".join(sorted(strange))}; take '

@@ -270,5 +270,5 @@ def _report(index: int, stage: Stage, blocks: list[list[SpatialConv]]) -> None:
 
 def _list(found: list[Stage]) -> str:
     if not found:
-        return 'its stages, of which it has none: no block holds a spatial convolution'
+        return "its stages, of which it has none; where it has attention, replace='attention'"
     return 'the stages ' + '; '.join(f'{i}: {stage}' for i, stage in enumerate(found))

@@ -192,9 +192,9 @@ def measure(source: Source, images: Sequence[np.ndarray], args: argparse.Namespa
         raise
     except Exception as error:  # upstream's backbones may raise anything
         shape = ' x '.join(map(str, inputs.shape))
+        more = ', or more --inputs' * ('more than 1 value' in str(error))  # a batch norm's
         raise engine.UserError(
-            f'{source.name} on images of {shape}: {first_line(error)}: pass another --shape, or '
-            'more --inputs'
+            f'{source.name} on images of {shape}: {first_line(error)}: pass another --shape{more}'
         ) from error
     is_parc = any(isinstance(module, ParCConv) for module in backbone.modules())
     return Result(source, 'parc' if is_parc else 'plain', field)
