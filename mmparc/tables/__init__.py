@@ -1,0 +1,1 @@
+"""Tables of experiments: what they hold, what of them has run, and what came out."""
