@@ -45,6 +45,7 @@ OF_ROW = {
     'options': dict,
     **OF_BOTH,
 }
+LOADER = getattr(yaml, 'CSafeLoader', yaml.SafeLoader)  # in C where PyYAML was built so
 SCHEDULE = re.compile(r'([1-9]\d*) (epochs|iterations)')
 
 
@@ -144,52 +145,75 @@ def table_names() -> list[str]:
 
 
 def load_table(name: str) -> Table:
-    """The table of that name, checked.
+    """The table of that name, or of that file if it ends with .yaml, checked.
 
     Raises:
         ValueError: in one line, if there is none or its file has a mistake.
     """
-    if name not in table_names():
-        close = difflib.get_close_matches(name, table_names(), n=1)
-        hint = f"did you mean '{close[0]}'?" if close else f'there are {", ".join(table_names())}'
-        raise ValueError(f"there is no table '{name}': {hint}")
-    file = f'configs/tables/{name}.yaml'
-    content = _read(name)
-    _check_keys(file, content, OF_TABLE, {'title', 'metrics', 'rows'})
-    trained = {
-        row['config']
-        for other in table_names()
-        for row in (_read(other).get('rows') or [])
-        if isinstance(row, dict) and 'config' in row
-    }
-    common = {key: content[key] for key in OF_BOTH if key in content}
-    rows = tuple(
-        _row(f'{file}: row {number}', name, row, common, trained)
-        for number, row in enumerate(content['rows'], 1)
-    )
+    path = _path(name)
+    content = _read(path)
+    rows = tuple(_row(path, content, number) for number in range(len(content['rows'])))
     for values, what in (
         ([row.name for row in rows], 'name'),
         ([run.work_dir for row in rows for run in row.runs(Path())], 'work directory'),
     ):
         twice = next((value for value in values if values.count(value) > 1), None)
         if twice:
-            raise ValueError(f"{file}: two rows have the {what} '{twice}'")
-    data = tuple(_step(file, step) for step in content.get('data', []))
-    return Table(name, content['title'], content.get('source'), content.get('note'), data, rows)
+            raise ValueError(f"{_shown(path)}: two rows have the {what} '{twice}'")
+    for row in rows:
+        _check_needs(f"{_shown(path)}: row '{row.name}'", row, name)
+    data = tuple(_step(_shown(path), step) for step in content.get('data', []))
+    return Table(
+        path.stem, content['title'], content.get('source'), content.get('note'), data, rows
+    )
+
+
+def plain_row(config: str, table: str) -> Row:
+    """The row whose one run is that of a config as it is, without options or seeds.
+
+    Args:
+        config: below configs/.
+        table: where to look first, before all other tables.
+
+    Raises:
+        ValueError: in one line, if there is none, or a file has a mistake.
+    """
+    for path in dict.fromkeys(map(_path, (table, *table_names()))):
+        content = _read(path)
+        for number, row in enumerate(content['rows']):
+            if isinstance(row, dict) and row.get('config') == config:
+                found = _row(path, content, number)
+                if not found.seeds and not found.options:
+                    return found
+    raise ValueError(f"no table has '{config}' as a row without options and seeds")
 
 
 def _folder() -> Path:
     return home() / 'configs' / 'tables'
 
 
-def _read(name: str) -> dict:
-    file = f'configs/tables/{name}.yaml'
+def _path(name: str) -> Path:
+    if name.endswith('.yaml'):
+        if not Path(name).is_file():
+            raise ValueError(f"there is no file '{name}'")
+        return Path(name)
+    if name not in table_names():
+        close = difflib.get_close_matches(name, table_names(), n=1)
+        hint = f"did you mean '{close[0]}'?" if close else f'there are {", ".join(table_names())}'
+        raise ValueError(f"there is no table '{name}': {hint}")
+    return _folder() / f'{name}.yaml'
+
+
+def _shown(path: Path) -> str:
+    return str(path.relative_to(home()) if path.is_relative_to(home()) else path)
+
+
+def _read(path: Path) -> dict:
     try:
-        content = yaml.safe_load((_folder() / f'{name}.yaml').read_text(encoding='utf-8'))
+        content = yaml.load(path.read_text(encoding='utf-8'), LOADER)
     except yaml.YAMLError as error:
-        raise ValueError(f'{file} is no YAML: {" ".join(str(error).split())}') from None
-    if not isinstance(content, dict):
-        raise ValueError(f'{file} must hold keys and values, as mmparc/tables/plan.py says')
+        raise ValueError(f'{_shown(path)} is no YAML: {" ".join(str(error).split())}') from None
+    _check_keys(_shown(path), content, OF_TABLE, {'title', 'rows'})
     return content
 
 
@@ -207,22 +231,18 @@ def _check_keys(where: str, content: Any, known: Mapping, required: Collection[s
         raise ValueError(f"{where} lacks '{key}'")
 
 
-def _row(where: str, table: str, content: Any, common: dict, trained: Collection[str]) -> Row:
-    if isinstance(content, dict) and 'name' in content:
-        where = f"{where} '{content['name']}'"
-    required = {'name', 'config', 'batch', 'schedule'}
-    _check_keys(where, content, OF_ROW, required)
-    row = {**common, **content}
-    _check_keys(where, row, OF_ROW, {*required, 'task', 'metrics'})
+def _row(path: Path, content: dict, number: int) -> Row:
+    where = f'{_shown(path)}: row {number + 1}'
+    own = content['rows'][number]
+    if isinstance(own, dict) and 'name' in own:
+        where += f" '{own['name']}'"
+    _check_keys(where, own, OF_ROW, {'name', 'config', 'batch', 'schedule'})
+    row = {**{key: content[key] for key in OF_BOTH if key in content}, **own}
+    _check_keys(where, row, OF_ROW, {'task', 'metrics'})
     if row['task'] not in TASKS:
         raise ValueError(f"{where} has the task '{row['task']}': known are {', '.join(TASKS)}")
     if not (home() / 'configs' / row['config']).is_file():
         raise ValueError(f"{where}: there is no config '{row['config']}' below configs/")
-    needs = row.get('needs')
-    if needs is not None and needs not in trained:
-        raise ValueError(f"{where} needs '{needs}', which is no table's config")
-    if needs == row['config']:
-        raise ValueError(f'{where} needs itself')
     if row['batch'] < 1:
         raise ValueError(f'{where} has the batch {row["batch"]}: it must be positive')
     if not SCHEDULE.fullmatch(row['schedule']):
@@ -241,11 +261,11 @@ def _row(where: str, table: str, content: Any, common: dict, trained: Collection
     if len(set(seeds)) < len(seeds) or not all(type(seed) is int and seed >= 0 for seed in seeds):
         raise ValueError(f'{where} has the seeds {list(seeds)}: they must be different integers')
     return Row(
-        table=table,
+        table=path.stem,
         name=row['name'],
         config=row['config'],
         task=row['task'],
-        needs=needs,
+        needs=row.get('needs'),
         batch=row['batch'],
         schedule=row['schedule'],
         published=published,
@@ -257,6 +277,18 @@ def _row(where: str, table: str, content: Any, common: dict, trained: Collection
         group=row.get('group'),
         arm=row.get('arm'),
     )
+
+
+def _check_needs(where: str, row: Row, table: str) -> None:
+    chain = [row.config]
+    while row.needs:
+        if row.needs in chain:
+            raise ValueError(f"{where} needs '{row.needs}', which needs itself")
+        chain.append(row.needs)
+        try:
+            row = plain_row(row.needs, table)
+        except ValueError as error:
+            raise ValueError(f"{where} needs '{row.needs}': {error}") from None
 
 
 def _step(file: str, step: Any) -> tuple[str, tuple[str, ...]]:
