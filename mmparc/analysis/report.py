@@ -1,4 +1,4 @@
-"""How the benchmarks show their progress and write what they measured; no package is needed."""
+"""How tools show their progress and write what they measured; no package is needed."""
 
 import csv
 import sys
@@ -56,3 +56,24 @@ def markdown(header: Sequence[str], rows: Iterable[Sequence[object]], texts: int
     """A table as GitHub shows it; all columns but the first ``texts`` are numbers."""
     ruler = ['---'] * texts + ['---:'] * (len(header) - texts)
     return '\n'.join(f'| {" | ".join(map(str, cells))} |' for cells in [header, ruler, *rows])
+
+
+def replace_block(path: Path, tool: str, block: str) -> tuple[str, str]:
+    """The text of a page before and after its generated block is made anew; nothing is written.
+
+    Args:
+        path: the page. The block stands between '<!-- begin: written by TOOL -->' and
+            '<!-- end -->'.
+        tool: as the page names it.
+        block: what is to stand there.
+
+    Raises:
+        ValueError: if the page has no place for it.
+    """
+    begin, end = f'<!-- begin: written by {tool} -->', '<!-- end -->'
+    text = path.read_text() if path.is_file() else ''
+    before, found, rest = text.partition(begin)
+    _, found_end, after = rest.partition(end)
+    if not (found and found_end):
+        raise ValueError(f"'{path}' has no place for the table: add '{begin}' and '{end}'")
+    return text, f'{before}{begin}\n{block}\n{end}{after}'

@@ -19,6 +19,7 @@ try:
 
     from mmparc import engine
     from mmparc.analysis.flops import Report, count_config
+    from mmparc.analysis.report import replace_block
 except ImportError as error:
     raise SystemExit(
         f'error: {error.name or error} is not installed in this Python: in a checkout run '
@@ -27,8 +28,7 @@ except ImportError as error:
     ) from None
 
 ROOT = Path(__file__).parents[2]
-BEGIN = '<!-- begin: written by tools/analysis/model_table.py -->'
-END = '<!-- end -->'
+TOOL = 'tools/analysis/model_table.py'
 SIZES = dict(tiny='T', small='S', base='B')
 FAMILIES = dict(parc='ParC', deit='DeiT', swin='Swin', mobilevit='MobileViT')
 HEADER = (
@@ -110,19 +110,18 @@ def madds_of(report: Report) -> str:
 def main() -> None:
     args = parse_args()
     readme = Path(os.path.relpath(args.readme or args.configs / 'README.md'))
-    text = readme.read_text() if readme.is_file() else ''
-    before, begin, rest = text.partition(BEGIN)
-    _, end, after = rest.partition(END)
-    if not (begin and end):
-        raise engine.UserError(f"'{readme}' has no place for the table: add '{BEGIN}' and '{END}'")
+    try:
+        replace_block(readme, TOOL, '')  # before the models are counted
+    except ValueError as error:
+        raise engine.UserError(str(error)) from None
     warnings.simplefilter('ignore')  # upstream's constructors and the trace
     MMLogger.get_current_instance().setLevel('ERROR')
     configs = sorted(args.configs.glob('**/*_in1k*.py'))
     table = make_table(configs, load(args.published)['rows'], readme.parent)
-    fresh = f'{before}{BEGIN}\n{table}\n{END}{after}'
+    text, fresh = replace_block(readme, TOOL, table)
     if args.check:
         if fresh != text:
-            raise engine.UserError(f"'{readme}' is stale: run tools/analysis/model_table.py")
+            raise engine.UserError(f"'{readme}' is stale: run {TOOL}")
     else:
         readme.write_text(fresh)
     print(f'{readme}: {"up to date" if fresh == text else "written"}')
