@@ -18,6 +18,8 @@ from helpers import ROOT, run_tool
 from mmengine.config import Config
 from mmengine.registry import MODELS, DefaultScope
 
+from mmparc.tables.logs import final_metrics, read_scalars, read_tests
+
 CONFIGS = {
     'cls': ROOT / 'configs/cls/convnext/parc-convnext-micro_tiny.py',
     'det': ROOT / 'configs/det/convnext/centernet-update_parc-convnext-micro_hrfpn_tiny.py',
@@ -156,6 +158,12 @@ def test_train_test_and_resume(task: str, data, tmp_path: Path) -> None:
     metrics = metrics_of(tmp_path / 'test')
     if task != 'det':  # which gives no metrics as long as it finds nothing
         assert 0 <= metrics[METRICS[task]] <= 100
+    (tested,) = read_tests(tmp_path / 'test')
+    assert tested.checkpoint == str(first)
+    step = 2 if task == 'seg' else 1
+    validated = final_metrics(work_dir, step, first.name)
+    if task != 'det':  # the same checkpoint on the same images
+        assert validated == pytest.approx(tested.metrics)
     assert_pictures(shown, at_least=1 if task == 'cls' else VAL)  # mmpretrain draws every 5000th
 
     # resumed for two more; by name where a name can be given, and from the latest
@@ -169,13 +177,18 @@ def test_train_test_and_resume(task: str, data, tmp_path: Path) -> None:
     assert checkpoint['meta']['iter'] == 4
     assert checkpoint['meta']['epoch'] == (0 if task == 'seg' else 2)
 
-    # both runs in one picture
+    # both runs are one, and in one picture
+    steps, validations = read_scalars(work_dir)
+    assert [record['iter'] for record in steps] == [1, 2, 3, 4]
+    assert [record['step'] for record in validations] == [step, 2 * step]
     run('tools/analysis/plot_curves.py', work_dir, cwd=tmp_path)
     assert_no_blank(work_dir / 'curves.png')
 
     # the control: without --resume it starts again (and with --auto-scale-lr at another rate)
     run('tools/train.py', config, '--auto-scale-lr', *short(task, root, 2), cwd=tmp_path)
     assert list(rates(work_dir)) == [1, 2]
+    steps, validations = read_scalars(work_dir)
+    assert [record['iter'] for record in steps] == [1, 2] and len(validations) == 1
     _, again = checkpoint_after(task, work_dir, 2)
     cfg = Config.fromfile(config)
     scale = BATCH / cfg.auto_scale_lr.base_batch_size

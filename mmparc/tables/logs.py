@@ -1,8 +1,8 @@
 """What a run left in its work directory: mmengine's logs, and how it was started.
 
 mmengine makes a folder <work_dir>/<time>/ for each process: a training's has vis_data/scalars.json,
-a record a line; a test's has <time>.json, its metrics alone, and vis_data/config.py, which says
-what was tested. A run that was cut off and resumed has several such folders and is one curve here.
+a record a line; a test's has <time>.json, its metrics alone, and <time>.log, which says what was
+tested. A run that was cut off and resumed has several such folders and is one curve here.
 """
 
 import ast
@@ -126,10 +126,14 @@ def _read_test(path: Path) -> Tested:
         metrics = metrics_of(json.loads(path.read_text()))
     except ValueError as error:
         raise ValueError(f"'{path}' is no result of a test: {error}") from None
-    config = path.parent / 'vis_data' / 'config.py'
-    found = re.search(r'^load_from = (.+)$', config.read_text(), re.M) if config.is_file() else None
-    if not found:
-        raise ValueError(f"'{path}' has no '{config.relative_to(path.parent)}' that says of what")
+    # both hold the config; the second is missing where nothing is to be drawn
+    for config in (path.with_suffix('.log'), path.parent / 'vis_data' / 'config.py'):
+        text = config.read_text() if config.is_file() else ''
+        found = re.search(r'^load_from = (.+)$', text, re.MULTILINE)
+        if found:
+            break
+    else:
+        raise ValueError(f"'{path}' has no log beside it that says of which checkpoint it is")
     return Tested(path.stem, ast.literal_eval(found[1]) or '', metrics)
 
 
