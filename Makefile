@@ -9,10 +9,10 @@ VENV_PYTHON := .venv/bin/python
 export PATH := $(or $(PATH),/usr/local/bin:/usr/bin:/bin)
 WORKERS ?= 2
 
-.PHONY: help env data demo test lint format clean
+.PHONY: help env data demo test test-report lint format clean
 
 help:  ## this list
-	@sed -nE 's/^([a-z]+):.*## (.*)/make \1\t\2/p' Makefile | expand -t 16
+	@sed -nE 's/^([a-z-]+):.*## (.*)/make \1\t\2/p' Makefile | expand -t 20
 
 env:  ## the environment in .venv (again: only what has changed)
 	@command -v $(PYTHON) >/dev/null || \
@@ -28,6 +28,11 @@ demo: env  ## train a ParC detector on small data, evaluate and draw it [SEED=3]
 
 test: env  ## all tests [PYTEST_ARGS='-k ops' WORKERS=4]
 	@$(VENV_PYTHON) -m pytest -n $(WORKERS) -m '' tests $(PYTEST_ARGS)
+
+test-report: env  ## the page of results in a headless browser [PYTEST_ARGS=-x]
+	@command -v chromium > /dev/null || \
+	    { echo 'error: no Chromium: sudo apt-get update && sudo apt-get install -y chromium' >&2; exit 1; }
+	@$(VENV_PYTHON) -m pytest -n 0 -m '' tests/browser $(PYTEST_ARGS)
 
 lint: env  ## ruff, its format, and spelling
 	@$(VENV_PYTHON) -m ruff check .
