@@ -24,7 +24,7 @@ from mmengine.config import Config, DictAction
 from mmparc import engine
 from mmparc.engine.config import load_config
 from mmparc.tables import load_table
-from mmparc.tables.jobs import Job, as_option, is_locked, make_jobs, take_lock
+from mmparc.tables.jobs import Job, as_option, is_locked, make_jobs, take_lock, train_command
 from mmparc.tables.local import Runner
 from mmparc.tables.slurm import job_name, submit
 
@@ -139,7 +139,14 @@ folder = pathlib.Path(sys.argv[1]) / '20260102_000000'
 (folder / 'vis_data/config.py').write_text("load_from = 'epoch_20.pth'\\n")
 (folder / '20260102_000000.json').write_text('{"accuracy/top1": 2.0}')
 """
-FAIL = 'print("one"); print("error: this is why"); raise SystemExit(3)'
+FAIL = """
+print("one")
+print("[rank0]: ValueError: this is why")
+for number in range(5):
+    print(number)
+print("error: said at last")
+raise SystemExit(3)
+"""
 # The stand-ins end at once; none of them reads what the test's own interpreter did.
 PYTHON = [sys.executable, '-S', '-c']
 
@@ -200,8 +207,9 @@ def test_what_does_not_depend_on_a_failure_goes_on(
     assert outcomes[second.label] == 'needs mine: A, which is not done'
     assert outcomes[other.label] == ''
     said = capfd.readouterr().err
-    assert '    one\n    error: this is why\n' in said
-    assert 'error: this is why' in (first.work_dir / 'stdout.txt').read_text()
+    assert '    [rank0]: ValueError: this is why\n    0\n    1\n' in said
+    assert '    error: said at last\n' in said and '    one\n' not in said
+    assert 'error: said at last' in (first.work_dir / 'stdout.txt').read_text()
     assert not second.work_dir.exists()
     # one that ends well without its results is no success
     outcomes = run(jobs, lambda job: [*PYTHON, ''])
@@ -315,7 +323,7 @@ def slurm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     for name, says in (
         ('sbatch', f'n=$(grep -c ^sbatch {tmp_path}/called); echo "$((40 + n));cluster"'),
         ('squeue', f'case "$*" in *"$(cat {tmp_path}/queued)") echo 7;; esac'),
-        ('srun', ''),
+        ('srun', f'echo $MASTER_PORT > {tmp_path}/port'),
     ):
         (folder / name).write_text(f'#!/bin/sh\n{write}{says}\n')
         (folder / name).chmod(0o755)
@@ -347,8 +355,10 @@ def test_slurm_submits_each_after_what_it_needs(slurm: Path, jobs: list[Job]) ->
     wrapped = two[-1].removeprefix('--wrap=')
     assert '--auto-scale-lr' in wrapped  # 16 times 32 images
     environment = {**tool_environment(), 'SRUN_ARGS': '--exclusive --time=1'}
+    environment['SLURM_JOB_ID'] = '123456'
     subprocess.run(wrapped, shell=True, cwd=ROOT, env=environment, check=True)
     (words,) = calls(slurm, 'srun')
+    assert (slurm / 'port').read_text() == '23456\n'
     assert {'--partition=gpu', '--gres=gpu:8', '--ntasks=16', '--ntasks-per-node=8'} < set(words)
     assert {'--exclusive', '--time=1', '--cpus-per-task=5'} < set(words)
     script = words.index('python')
@@ -386,28 +396,29 @@ def test_slurm_script_says_how_it_is_used() -> None:
     assert result.stderr.startswith('error: usage: tools/slurm_train.sh PARTITION JOB_NAME CONFIG')
 
 
-def test_several_gpus_go_through_torchrun(slurm: Path) -> None:
+def test_several_gpus_go_through_torchrun(
+    slurm: Path, jobs: list[Job], monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Two machines of eight; a torchrun that writes its arguments down stands in for the real."""
     torchrun, called = slurm / 'bin/torchrun', slurm / 'torchrun'
     torchrun.write_text(f'#!/bin/sh\nprintf "%s\\n" "$@" > {called}\n')
     torchrun.chmod(0o755)
-    environment = {'NNODES': '2', 'NODE_RANK': '1', 'MASTER_ADDR': '10.0.0.1'}
-    with pytest.MonkeyPatch.context() as patch:
-        for key, value in environment.items():
-            patch.setenv(key, value)
-        arguments = ['detection', '--rows', 'ResNet50', '--launcher', 'pytorch', '--gpus', '16']
-        command = [sys.executable, 'tools/reproduce.py', *arguments, '--dry-run']
-        said = subprocess.run(
-            command, cwd=ROOT, env=tool_environment(), capture_output=True, text=True, check=True
-        ).stdout
-        lines = [line.strip() for line in said.splitlines() if line.startswith('   bash ')]
-        assert len(lines) == 2 and 'the batch is 2048 instead of 4096' in said
-        assert 'the batch is 32 instead of 16' in said
-        subprocess.run(shlex.split(lines[0]), cwd=ROOT, check=True)
+    for key, value in {'NNODES': '2', 'NODE_RANK': '1', 'MASTER_ADDR': '10.0.0.1'}.items():
+        monkeypatch.setenv(key, value)
+    job = jobs[0]
+    job.gpus = 16
+    assert 'the batch is 512 instead of 32, and the learning rate is scaled' in job.remark()
+    monkeypatch.chdir(ROOT)
+    subprocess.run(train_command(job, 'pytorch', nodes=2), check=True)
     words = called.read_text().splitlines()
     expected = ['--nnodes=2', '--node_rank=1', '--nproc_per_node=8', '--master_addr=10.0.0.1']
     assert words[:4] == expected
-    assert words[-1] == '--auto-scale-lr' and 'configs/cls/resnet/resnet50_32xb128_in1k.py' in words
+    script = words.index('tools/train.py')
+    assert words[script + 2 : script + 4] == ['--launcher', 'pytorch']
+    rest = [words[script + 1], *words[script + 4 :]]
+    assert rest == job.train_arguments() and rest[-1] == '--auto-scale-lr'
+    one = train_command(job, 'none', nodes=1)
+    assert one == [sys.executable, 'tools/train.py', *job.train_arguments()]
 
 
 # Training
@@ -447,7 +458,7 @@ def test_a_killed_run_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     (data,) = re.findall(r'^data: python -m mmparc (.*)$', result.stdout, re.M)
     run_tool('tools/make_tiny_data.py', *shlex.split(data)[1:], cwd=tmp_path)
     (job,) = make_jobs(load_table(str(path)).rows, str(path), Path('runs'), {})
-    runner = Runner(lambda job: [*train(job)], 1, node=0)
+    runner = Runner(lambda job: train_command(job, 'none', nodes=1), 1, node=0)
 
     def kill() -> None:
         while not (job.work_dir / 'last_checkpoint').exists():
@@ -478,7 +489,3 @@ def test_a_killed_run_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     # and once more: nothing is left to do
     result = run_tool('tools/reproduce.py', path, '--work-dirs', 'runs', cwd=tmp_path)
     assert result.returncode == 0 and sorted(job.work_dir.glob('*/vis_data/scalars.json')) == logs
-
-
-def train(job: Job) -> list[str]:
-    return [sys.executable, str(ROOT / 'tools/train.py'), *job.train_arguments()]

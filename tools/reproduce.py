@@ -24,8 +24,8 @@ try:
         make_jobs,
         script,
         select_rows,
-        shell_script,
         shown,
+        train_command,
     )
     from mmparc.tables.local import Runner
     from mmparc.tables.slurm import job_name, queued, submission, submit
@@ -75,7 +75,7 @@ def main() -> None:
         table = load_table(args.table)
         rows = select_rows(table, args.rows)
         jobs = make_jobs(rows, args.table, args.work_dirs, args.cfg_options)
-        set_gpus(jobs, args, nodes)
+        set_gpus(jobs, 1 if args.launcher == 'none' else args.gpus)
         states = {job: job.state().name for job in jobs}
         if args.dry_run:
             show(table, jobs, states, args, nodes)
@@ -108,8 +108,10 @@ def main() -> None:
 def machines(args: argparse.Namespace) -> tuple[int, int]:
     """How many take part, and the number of this one; see tools/dist_train.sh.
 
+    With torchrun it counts the GPUs, where their number is not given.
+
     Raises:
-        UserError: if arguments do not go together.
+        UserError: if arguments do not go together, or there is no GPU.
     """
     if args.jobs < 1 or (args.gpus is not None and args.gpus < 1):
         raise engine.UserError('--jobs and --gpus must be at least 1')
@@ -121,24 +123,22 @@ def machines(args: argparse.Namespace) -> tuple[int, int]:
         raise engine.UserError('--launcher slurm and --partition NAME go together')
     if args.launcher != 'pytorch':
         return 1, 0
-    return int(os.environ.get('NNODES', 1)), int(os.environ.get('NODE_RANK', 0))
+    nodes = int(os.environ.get('NNODES', 1))
+    if args.gpus is None:
+        args.gpus = torch.cuda.device_count() * nodes
+    if not args.gpus:
+        raise engine.UserError('--launcher pytorch finds no GPU here: pass --gpus N')
+    if args.gpus % nodes:
+        raise engine.UserError(f'--gpus {args.gpus} is no multiple of the {nodes} machines')
+    return nodes, int(os.environ.get('NODE_RANK', 0))
 
 
-def set_gpus(jobs: Sequence[Job], args: argparse.Namespace, nodes: int) -> None:
-    """Say of each run on how many GPUs it is made.
+def set_gpus(jobs: Sequence[Job], gpus: int | None) -> None:
+    """Say of each run on how many GPUs it is made; None: as many as make its row's batch.
 
     Raises:
-        UserError: if that does not follow, or several machines have no equal shares.
+        UserError: if no number does.
     """
-    gpus = args.gpus
-    if args.launcher == 'none':
-        gpus = 1
-    elif args.launcher == 'pytorch' and gpus is None:
-        gpus = torch.cuda.device_count() * nodes
-        if gpus == 0:
-            raise engine.UserError('--launcher pytorch finds no GPU here: pass --gpus N')
-    if gpus and gpus % nodes:
-        raise engine.UserError(f'{gpus} GPUs are no equal shares for {nodes} machines')
     for job in jobs:
         job.gpus = gpus or job.batch // job.images_per_gpu
         if not gpus and job.gpus * job.images_per_gpu != job.batch:
@@ -146,13 +146,6 @@ def set_gpus(jobs: Sequence[Job], args: argparse.Namespace, nodes: int) -> None:
                 f'{job.label}: a batch of {job.batch} is no multiple of {job.images_per_gpu} '
                 'images a GPU: pass --gpus N'
             )
-
-
-def train_command(job: Job, launcher: str, nodes: int) -> list[str]:
-    config, *rest = job.train_arguments()
-    if launcher == 'pytorch':
-        return ['bash', shell_script('dist_train'), config, str(job.gpus // nodes), *rest]
-    return [sys.executable, *script('train'), config, *rest]
 
 
 def make_data(table: Table) -> None:

@@ -12,6 +12,8 @@ CONFIG=$3
 shift 3
 GPUS=${GPUS:-8}
 GPUS_PER_NODE=${GPUS_PER_NODE:-$((GPUS < 8 ? GPUS : 8))}
+# Jobs that share a machine need ports of their own; inside sbatch the job's number gives one.
+export MASTER_PORT=${MASTER_PORT:-$((20000 + ${SLURM_JOB_ID:-9500} % 20000))}
 # SRUN_ARGS are words of their own.
 # shellcheck disable=SC2086
 exec srun \

@@ -187,6 +187,20 @@ def _start_from(row: Row, cfg: Config, first: Job) -> dict[str, str]:
     return {f'{key}.checkpoint': checkpoint for key, path in nodes.items() if path != checkpoint}
 
 
+def train_command(job: Job, launcher: str, nodes: int) -> list[str]:
+    """The command that trains here: one process, or by torchrun this one's share of several.
+
+    Args:
+        job: the run.
+        launcher: 'none' or 'pytorch'.
+        nodes: machines that take part.
+    """
+    config, *rest = job.train_arguments()
+    if launcher == 'pytorch':
+        return ['bash', shell_script('dist_train'), config, str(job.gpus // nodes), *rest]
+    return [sys.executable, *script('train'), config, *rest]
+
+
 def script(name: str) -> list[str]:
     """How Python starts a tool: by its path in a checkout, else through mmparc."""
     return [f'tools/{name}.py'] if in_checkout() else ['-m', 'mmparc', name]

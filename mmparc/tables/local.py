@@ -21,6 +21,8 @@ from .jobs import Job, shown, take_lock
 
 OUTPUT = 'stdout.txt'
 SECONDS_TO_STOP = 45  # torchrun gives its own children 30
+# of Python, of our tools, or of torchrun's processes
+ERROR = re.compile(r'(\[rank\d+\]: )?([\w.]*(Error|Exception)|error): ')
 STEP = re.compile(r'(?:Epoch|Iter)\(\w+\)\s+\[\s*\d+(?:/\d+)?\](?:\[\s*\d+/\d+\])?')
 
 
@@ -42,6 +44,12 @@ class Process:
             file.seek(max(self.begin, size - 4096))
             text = file.read().decode(errors='replace')
         return [line.rstrip() for line in text.splitlines() if line.strip()]
+
+    def last_words(self) -> list[str]:
+        """What to show of a run that failed: its last error, which torchrun buries, and lines."""
+        lines = self.said()
+        errors = [line for line in lines[:-6] if ERROR.match(line)]
+        return [*errors[-1:], *lines[-6:]]
 
 
 class Runner:
@@ -149,7 +157,7 @@ class Runner:
         job, status = process.job, process.popen.returncode
         if status != 0:
             how = f'exit status {status}' if status > 0 else signal.Signals(-status).name
-            said = '\n'.join(f'    {line}' for line in process.said()[-6:])
+            said = '\n'.join(f'    {line}' for line in process.last_words())
             self._conclude(job, f"ended with {how}, see '{process.output}'", process.lock, said)
             return
         if self.node > 0:
