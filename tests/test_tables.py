@@ -172,6 +172,7 @@ MISTAKES = {
     'make_tiny_data': ('make_data', "'data' asks for the tool 'make_data'"),
     '[--train, 8]': ('--train', "the arguments of 'make_tiny_data' in 'data' must be a list"),
     'title: A': ('title: [A', 'is no YAML'),
+    'rows:\n': ('rows: []\ndata:\n', 'has no rows'),
     'rows:': ('rows: 5\nrest:', "has a 'rows' of the wrong kind: 5"),
 }
 

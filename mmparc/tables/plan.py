@@ -214,6 +214,8 @@ def _read(path: Path) -> dict:
     except yaml.YAMLError as error:
         raise ValueError(f'{_shown(path)} is no YAML: {" ".join(str(error).split())}') from None
     _check_keys(_shown(path), content, OF_TABLE, {'title', 'rows'})
+    if not content['rows']:
+        raise ValueError(f'{_shown(path)} has no rows')
     return content
 
 
