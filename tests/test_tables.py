@@ -164,6 +164,7 @@ MISTAKES = {
         "needs 'cls/resnet/parc-resnet-micro_tiny.py', which needs itself",
     ),
     'resnet50_32xb128': ('resnet-micro', "no table has 'cls/resnet/resnet-micro_in1k.py'"),
+    'pos_embed: false': ('pos_embed: {a: 1}', "the option 'model.backbone.pos_embed' with keys"),
     'top5: 90': ('top1: 90', "has 'top1' published, which is none of its metrics"),
     'params: 1.5': ('params: null', "has 'params' published as None"),
     'name: B': ("name: 'A, plain'", "two rows have the name 'A, plain'"),
@@ -171,6 +172,7 @@ MISTAKES = {
     'make_tiny_data': ('make_data', "'data' asks for the tool 'make_data'"),
     '[--train, 8]': ('--train', "the arguments of 'make_tiny_data' in 'data' must be a list"),
     'title: A': ('title: [A', 'is no YAML'),
+    'rows:\n': ('rows: []\ndata:\n', 'has no rows'),
     'rows:': ('rows: 5\nrest:', "has a 'rows' of the wrong kind: 5"),
 }
 

@@ -214,6 +214,8 @@ def _read(path: Path) -> dict:
     except yaml.YAMLError as error:
         raise ValueError(f'{_shown(path)} is no YAML: {" ".join(str(error).split())}') from None
     _check_keys(_shown(path), content, OF_TABLE, {'title', 'rows'})
+    if not content['rows']:
+        raise ValueError(f'{_shown(path)} has no rows')
     return content
 
 
@@ -257,6 +259,9 @@ def _row(path: Path, content: dict, number: int) -> Row:
             raise ValueError(f"{where} has '{column}' published, which is none of its metrics")
         if not isinstance(value, int | float) or isinstance(value, bool):
             raise ValueError(f"{where} has '{column}' published as {value!r}, which is no number")
+    for key, value in row.get('options', {}).items():
+        if isinstance(value, dict):
+            raise ValueError(f"{where} has the option '{key}' with keys of its own: write them out")
     seeds = tuple(row.get('seeds', ()))
     if len(set(seeds)) < len(seeds) or not all(type(seed) is int and seed >= 0 for seed in seeds):
         raise ValueError(f'{where} has the seeds {list(seeds)}: they must be different integers')
