@@ -142,11 +142,10 @@ def test_a_run_as_data(tmp_path: Path) -> None:
     write_process(run.work_dir, '20260101_000001', range(1, 6), {}, 1)
     assert read_run(row, run) is None
     shutil.rmtree(run.work_dir)
-    place = f'{ROOT}/tools/train.py'
-    write_run(run.work_dir, row.schedule, {'coco/bbox_mAP': 0.4725}, command=f'python {place} x')
+    write_run(run.work_dir, row.schedule, {'coco/bbox_mAP': 0.4725}, command='python train.py x')
     result = read_run(row, run)
     assert result.metrics == {'coco/bbox_mAP': 0.4725}
-    assert result.starts[0]['command'] == 'python tools/train.py x'
+    assert result.starts[0]['command'] == 'python train.py x'
     assert [step for step, _ in result.curves['coco/bbox_mAP']] == [75, 150, 225, 300]
     assert len(result.loss) == LOSSES and result.loss[-1][0] == 300
     mean = np.mean([10 / step for step in range(1, 301)])

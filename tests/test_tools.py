@@ -18,7 +18,7 @@ from helpers import ROOT, run_tool
 from mmengine.config import Config
 from mmengine.registry import MODELS, DefaultScope
 
-from mmparc.tables.logs import final_metrics, read_scalars, read_tests
+from mmparc.tables.logs import final_metrics, read_scalars, read_starts, read_tests
 
 CONFIGS = {
     'cls': ROOT / 'configs/cls/convnext/parc-convnext-micro_tiny.py',
@@ -199,7 +199,7 @@ def test_train_test_and_resume(task: str, data, tmp_path: Path) -> None:
     assert scale != 1
 
     # what each start recorded of itself
-    records = map(json.loads, (work_dir / 'starts.jsonl').read_text().splitlines())
+    records = read_starts(work_dir)
     for record, factor, resumed in zip(records, (1, 1, scale), (False, True, False), strict=True):
         assert record['lr'] == pytest.approx(cfg.optim_wrapper.optimizer.lr * factor)
         assert (record['batch_size'], record['resumed']) == (BATCH, resumed)

@@ -18,12 +18,14 @@ from mmengine.config import Config
 from mmparc import engine
 from mmparc.engine.config import named_nodes
 from mmparc.engine.errors import suggest
+from mmparc.engine.provenance import effective_batch
 from mmparc.home import home
 
 from .plan import Row, Run, Table, plain_row, schedule_of
 from .state import State, last_checkpoint, state_of
 
 LOCK = '.lock'
+OUTPUT = 'stdout.txt'  # what a run says
 
 
 @dataclass(eq=False)
@@ -59,8 +61,7 @@ class Job:
     @property
     def images_per_gpu(self) -> int:
         """Images of one process behind a step of the optimizer."""
-        accumulated = self.cfg.optim_wrapper.get('accumulative_counts', 1)
-        return self.cfg.train_dataloader.batch_size * accumulated
+        return effective_batch(self.cfg, world_size=1)
 
     def state(self) -> State:
         """How far it has come.

@@ -17,9 +17,8 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeElapsedColumn
 
-from .jobs import Job, shown, take_lock
+from .jobs import OUTPUT, Job, shown, take_lock
 
-OUTPUT = 'stdout.txt'
 SECONDS_TO_STOP = 45  # torchrun gives its own children 30
 # of Python, of our tools, or of torchrun's processes
 ERROR = re.compile(r'(\[rank\d+\]: )?([\w.]*(Error|Exception)|error): ')

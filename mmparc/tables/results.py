@@ -15,8 +15,6 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from mmparc.home import home
-
 from .logs import metrics_of, read_scalars, read_starts
 from .plan import Row, Run, Table
 from .state import state_of
@@ -143,7 +141,7 @@ def read_run(row: Row, run: Run) -> Result | None:
         for key in row.metrics.values()
     }
     loss = _thinned([(r['iter'], r['loss']) for r in train if 'loss' in r])
-    starts = [_without_place(start) for start in read_starts(run.work_dir)]
+    starts = read_starts(run.work_dir)
     return Result(row.name, run.config, run.options, run.seed, state.metrics, curves, loss, starts)
 
 
@@ -191,12 +189,6 @@ def _thinned(curve: Curve) -> Curve:
     edges = [len(curve) * i // parts for i in range(parts + 1)] if parts else []
     chunks = [curve[a:b] for a, b in itertools.pairwise(edges)]
     return [(chunk[-1][0], statistics.fmean(v for _, v in chunk)) for chunk in chunks]
-
-
-def _without_place(start: dict) -> dict:
-    """A start without where on a machine the checkout lay."""
-    command = str(start.get('command', '')).replace(f'{home()}/', '')
-    return {**start, 'command': command}
 
 
 # What they say

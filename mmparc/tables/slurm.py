@@ -12,9 +12,7 @@ from collections.abc import Sequence
 
 from mmparc import engine
 
-from .jobs import Job, shell_script, shown
-
-OUTPUT = 'stdout.txt'
+from .jobs import OUTPUT, Job, shell_script, shown
 
 
 def job_name(job: Job) -> str:
