@@ -185,6 +185,12 @@ def test_train_test_and_resume(task: str, data, tmp_path: Path) -> None:
             assert group['initial_lr'] == pytest.approx(expected)
     assert scale != 1
 
+    # what each start recorded of itself
+    records = map(json.loads, (work_dir / 'starts.jsonl').read_text().splitlines())
+    for record, factor, resumed in zip(records, (1, 1, scale), (False, True, False), strict=True):
+        assert record['lr'] == pytest.approx(cfg.optim_wrapper.optimizer.lr * factor)
+        assert (record['batch_size'], record['resumed']) == (BATCH, resumed)
+
 
 @pytest.mark.slow
 @pytest.mark.parametrize('family', FAMILIES)

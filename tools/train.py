@@ -85,6 +85,7 @@ def main() -> None:
     runner = Runner.from_cfg(cfg)
     if not cfg.get('resume'):
         engine.check_loaded_share(runner.model, cfg.get('load_from'), args.min_loaded)
+    engine.note_start(runner, engine.load_config(args.config))
     runner.train()
 
 

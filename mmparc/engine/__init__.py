@@ -15,6 +15,7 @@ from .config import (
 from .device import avoid_missing_cuda_ops
 from .errors import UserError, exit_on_user_error
 from .loading import check_loaded_share, check_whole_model
+from .provenance import note_start
 
 __all__ = [
     'UserError',
@@ -33,6 +34,7 @@ __all__ = [
     'enable_drawing',
     'exit_on_user_error',
     'load_config',
+    'note_start',
     'set_amp',
     'set_work_dir',
     'use_default_collate',
