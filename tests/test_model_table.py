@@ -9,10 +9,10 @@ from helpers import ROOT, run_tool
 TOOL = 'tools/analysis/model_table.py'
 BEGIN, END = '<!-- begin: written by tools/analysis/model_table.py -->', '<!-- end -->'
 PUBLISHED = """
-classification:
-  - {model: Parc-ConvNeXt-XT, params: 7.41, madds: 0.6, top1: 78.3}
-  - {model: MobileViT-S, params: 5.6, madds: 2.01}
-  - {model: ResNet50, params: 26, madds: null}
+rows:
+  - {name: Parc-ConvNeXt-XT, published: {params: 7.41, madds: 0.6, top1: 78.3}}
+  - {name: MobileViT-S, published: {params: 5.6, madds: 2.01}}
+  - {name: ResNet50, published: {params: 26}}
 """
 NAMES = (
     'parc-convnext-xt_32xb128_in1k',

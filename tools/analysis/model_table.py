@@ -43,7 +43,9 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         '--configs', type=Path, default=ROOT / 'configs/cls', help='where the *_in1k*.py lie'
     )
-    parser.add_argument('--published', type=Path, default=ROOT / 'configs/paper_tables.yaml')
+    parser.add_argument(
+        '--published', type=Path, default=ROOT / 'configs/tables/classification.yaml'
+    )
     parser.add_argument('--readme', type=Path, help='default: README.md beside the configs')
     return parser.parse_args()
 
@@ -56,7 +58,7 @@ def model_name(path: Path, published: list[dict]) -> str:
     """As published, else after a published size of the family, else by its family's spelling."""
     name = path.stem.partition('_')[0]
     family, _, size = name.rpartition('-')
-    for model in (paper['model'] for paper in published):
+    for model in (paper['name'] for paper in published):
         if spelling(model) == spelling(name):
             return model
         known, _, known_size = model.rpartition('-')
@@ -75,8 +77,8 @@ def make_table(configs: list[Path], published: list[dict], folder: Path) -> str:
         by_model.setdefault(model_name(path, published), []).append(path)
     lines = [*HEADER]
     for paper in published:
-        found = by_model.pop(paper['model'], [None])
-        lines += [row(paper['model'], path, paper, folder) for path in found]
+        found = by_model.pop(paper['name'], [None])
+        lines += [row(paper['name'], path, paper.get('published', {}), folder) for path in found]
     for model, paths in by_model.items():
         lines += [row(model, path, {}, folder) for path in paths]
     return '\n'.join(lines)
@@ -116,7 +118,7 @@ def main() -> None:
     warnings.simplefilter('ignore')  # upstream's constructors and the trace
     MMLogger.get_current_instance().setLevel('ERROR')
     configs = sorted(args.configs.glob('**/*_in1k*.py'))
-    table = make_table(configs, load(args.published)['classification'], readme.parent)
+    table = make_table(configs, load(args.published)['rows'], readme.parent)
     fresh = f'{before}{BEGIN}\n{table}\n{END}{after}'
     if args.check:
         if fresh != text:

@@ -5,7 +5,6 @@ Reads every <work_dir>/<time>/vis_data/scalars.json, so that a resumed run is on
 """
 
 import argparse
-import json
 from pathlib import Path
 
 try:
@@ -13,26 +12,14 @@ try:
 
     matplotlib.use('Agg')
     from matplotlib import pyplot as plt
+
+    from mmparc.tables.logs import TIMINGS, read_scalars
 except ImportError as error:
     raise SystemExit(
         f'error: {error.name or error} is not installed in this Python: in a checkout run '
         '`make env`, then `. .venv/bin/activate`; with an installed mmparc run '
         "`pip install --no-build-isolation 'mmparc[mm]'`"
     ) from None
-
-# Logged beside the metrics and the losses, of no interest here.
-TIMINGS = {'time', 'data_time', 'memory', 'epoch', 'iter', 'step', 'base_lr', 'grad_norm'}
-
-
-def read_scalars(work_dir: Path) -> tuple[list[dict], list[dict]]:
-    """The records of training steps and of validations, in the order of their steps."""
-    records = []
-    for path in sorted(work_dir.glob('*/vis_data/scalars.json')):
-        records += [json.loads(line) for line in path.read_text().splitlines()]
-    # A resumed run repeats steps that were lost; the later record of a step counts.
-    train = {r['iter']: r for r in records if 'iter' in r and 'lr' in r}
-    val = {r['step']: r for r in records if 'lr' not in r}
-    return [train[k] for k in sorted(train)], [val[k] for k in sorted(val)]
 
 
 def plot(train: list[dict], val: list[dict], title: str, out: Path) -> None:
