@@ -46,8 +46,10 @@ FEW_GPUS = [
     if leaf.split('/')[1] in ('convnext', 'resnet', 'mobilenet_v2')
     and ('_1x_' in leaf or '-40k_' in leaf)
 ]
-# Of the Mask R-CNNs among these the ParC ones; the plain backbones are trained in Cascade R-CNN.
-TRAINED = [leaf for leaf in LONG if leaf not in FEW_GPUS or leaf in PARC]
+# Of the Mask R-CNNs among these ParC's, one with layer and one with batch norms; the other
+# backbones are trained in Cascade R-CNN.
+SAMPLES = [leaf for leaf in FEW_GPUS if leaf in PARC and '/resnet/' not in leaf]
+TRAINED = [leaf for leaf in LONG if leaf not in FEW_GPUS or leaf in SAMPLES]
 # No MobileViT is as wide as these, see test_parcnet_configs.py.
 ALONE = [f'cls/parcnet/parcnet-{size}_8xb128_in1k.py' for size in ('xs', 'h')]
 # The steps of these take some seconds each.
@@ -382,8 +384,8 @@ def test_a_training_step_moves_every_parameter(leaf: str) -> None:
         named = list(model.named_parameters())
         optimizer.optimizer.register_step_pre_hook(look)
         # A second step for what the first may leave out: a block that stochastic depth skips, and
-        # one whose last norm begins as zero, as ResNet's do; a third where a block is both.
-        for _ in range(3):
+        # one whose last norm begins as zero, as ResNet's do.
+        for _ in range(2):
             losses = model.train_step(batch, optimizer)
             if all(g.any() for g in gradients.values()):
                 break
