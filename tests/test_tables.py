@@ -164,6 +164,7 @@ MISTAKES = {
         "needs 'cls/resnet/parc-resnet-micro_tiny.py', which needs itself",
     ),
     'resnet50_32xb128': ('resnet-micro', "no table has 'cls/resnet/resnet-micro_in1k.py'"),
+    'pos_embed: false': ('pos_embed: {a: 1}', "the option 'model.backbone.pos_embed' with keys"),
     'top5: 90': ('top1: 90', "has 'top1' published, which is none of its metrics"),
     'params: 1.5': ('params: null', "has 'params' published as None"),
     'name: B': ("name: 'A, plain'", "two rows have the name 'A, plain'"),

@@ -257,6 +257,9 @@ def _row(path: Path, content: dict, number: int) -> Row:
             raise ValueError(f"{where} has '{column}' published, which is none of its metrics")
         if not isinstance(value, int | float) or isinstance(value, bool):
             raise ValueError(f"{where} has '{column}' published as {value!r}, which is no number")
+    for key, value in row.get('options', {}).items():
+        if isinstance(value, dict):
+            raise ValueError(f"{where} has the option '{key}' with keys of its own: write them out")
     seeds = tuple(row.get('seeds', ()))
     if len(set(seeds)) < len(seeds) or not all(type(seed) is int and seed >= 0 for seed in seeds):
         raise ValueError(f'{where} has the seeds {list(seeds)}: they must be different integers')
