@@ -38,9 +38,21 @@ def assert_close(actual, expected, bound: float, what: str = 'result') -> None:
     assert error <= bound, f'{what}: relative error {error:.3g} exceeds {bound:.3g}'
 
 
-# The tools as processes
+# The configs
 
 ROOT = Path(__file__).parents[1]
+
+
+def long_recipe(name: str) -> str | None:
+    """The config whose network one for a few GPUs trains for a shorter time; None for others."""
+    for short, long in (('_8xb128-100e_', '_32xb128_'), ('-40k_', '-160k_')):
+        if short in name:
+            return name.replace(short, long)
+    return None
+
+
+# The tools as processes
+
 # What a tool spends most of its time on before it does anything.
 HEAVY = (
     'mmengine.runner',

@@ -40,6 +40,40 @@ def local_links(page: str) -> list[str]:
     return [link.partition('#')[0] for link in links if '://' not in link]
 
 
+def run_distributed(command: str, folder: Path) -> list[str]:
+    """Run `tools/dist_train.sh ...`, which must come as far as the missing data; its options.
+
+    A torchrun that writes its arguments down stands in for the real one; then the tool runs without
+    a launcher, with the data sets far away and without what needs a GPU or weights.
+
+    Args:
+        command: as it stands.
+        folder: for files, and where the tool runs.
+    """
+    torchrun, called = folder / 'torchrun', folder / 'called'
+    torchrun.write_text(f'#!/bin/sh\nprintf "%s\\n" "$@" > {called}\n')
+    torchrun.chmod(0o755)
+    environment = tool_environment()
+    environment['PATH'] = f'{folder}:{environment["PATH"]}'
+    subprocess.run(shlex.split(command), cwd=ROOT, env=environment, check=True)
+    args = called.read_text().splitlines()
+    assert f'--nproc_per_node={shlex.split(command)[2]}' in args
+    script = next(i for i, arg in enumerate(args) if not arg.startswith('--'))
+    tool, config, *options = args[script:]
+    assert options[:2] == ['--launcher', 'pytorch']
+    appended = [] if '--cfg-options' in options else ['--cfg-options']
+    result = run_tool(
+        ROOT / tool,
+        ROOT / config,
+        *('--no-pretrained', '--no-amp', *options[2:]),
+        *(*appended, 'data_root=no/such/place'),
+        cwd=folder,
+    )
+    assert result.returncode == 1, result.stdout + result.stderr
+    assert result.stderr.startswith("error: there is no data root 'no/such/place")
+    return options[2:]
+
+
 class Tree:
     """A copy of a checkout, where commands run one after the other.
 

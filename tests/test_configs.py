@@ -7,12 +7,13 @@ small, and detectors of two stages take the anchors and RoIs that suit those.
 
 import copy
 import functools
+import re
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from helpers import ROOT
+from helpers import ROOT, long_recipe
 from mmdet.testing import demo_mm_inputs
 from mmengine.config import Config
 from mmengine.hub import get_config
@@ -35,6 +36,20 @@ LEAVES = sorted(
     for path in CONFIGS.glob(f'{task}/**/*.py')
 )
 PARC = [leaf for leaf in LEAVES if 'parc-' in leaf or 'parcnet-' in leaf]
+# These have the networks and optimizers of others, which are built and trained in their place.
+SHORT = [leaf for leaf in LEAVES if long_recipe(leaf)]
+LONG = [leaf for leaf in LEAVES if leaf not in SHORT]
+# What starts from the classifiers among them.
+FEW_GPUS = [
+    leaf
+    for leaf in LEAVES
+    if leaf.split('/')[1] in ('convnext', 'resnet', 'mobilenet_v2')
+    and ('_1x_' in leaf or '-40k_' in leaf)
+]
+# Of the Mask R-CNNs among these ParC's, one with layer and one with batch norms; the other
+# backbones are trained in Cascade R-CNN.
+SAMPLES = [leaf for leaf in FEW_GPUS if leaf in PARC and '/resnet/' not in leaf]
+TRAINED = [leaf for leaf in LONG if leaf not in FEW_GPUS or leaf in SAMPLES]
 # No MobileViT is as wide as these, see test_parcnet_configs.py.
 ALONE = [f'cls/parcnet/parcnet-{size}_8xb128_in1k.py' for size in ('xs', 'h')]
 # The steps of these take some seconds each.
@@ -55,7 +70,7 @@ SLOW = (
 FINAL_1X1 = {'mobilenet_v2': 'conv2', 'parcnet': 'conv_1x1_exp'}
 
 each_leaf = pytest.mark.parametrize('leaf', LEAVES)
-each_parc_leaf = pytest.mark.parametrize('leaf', PARC)
+each_long_parc_leaf = pytest.mark.parametrize('leaf', [leaf for leaf in PARC if leaf in LONG])
 each_parc_twin = pytest.mark.parametrize('leaf', [leaf for leaf in PARC if leaf not in ALONE])
 
 
@@ -85,6 +100,11 @@ def depth(path: Path) -> int:
     """How many of the project's own files inherit one from another, at most."""
     bases = [base for base in Config._get_base_files(str(path)) if '::' not in base]
     return 1 + max((depth(path.parent / base) for base in bases), default=0)
+
+
+def batch_of(cfg: Config) -> int:
+    """The batch that its learning rate was made for."""
+    return cfg.auto_scale_lr.base_batch_size
 
 
 def differences(a: Any, b: Any, key: str = '') -> set[str]:
@@ -178,6 +198,7 @@ def build_optimizer(cfg: Config, model: nn.Module) -> OptimWrapper:
 def test_the_configs_are_found() -> None:
     for task in SCOPES:
         assert len([leaf for leaf in LEAVES if leaf.startswith(f'{task}/')]) >= 4
+    assert len(SHORT) == len(FEW_GPUS) == 12
     twins = {plain_twin(leaf) for leaf in PARC if leaf not in ALONE}
     assert len(LEAVES) == len(PARC) + len(twins) >= 12 and {*ALONE} < {*PARC}
 
@@ -197,6 +218,11 @@ def test_lies_where_it_belongs(leaf: str) -> None:
     # ParC-Net's counterparts lie beside it.
     names = ('parcnet', 'mobilevit') if family == 'parcnet' else (family.replace('_', '-'),)
     assert any(found in name for found in names)
+    batch = re.search(r'_(\d+)xb(\d+)', name)
+    if batch:
+        gpus, samples = map(int, batch.groups())
+        assert load(leaf).train_dataloader.batch_size == samples
+        assert batch_of(load(leaf)) == gpus * samples
 
 
 @each_leaf
@@ -264,6 +290,67 @@ def test_what_upstream_fetches_is_noticed(name: str, expected: str) -> None:
     assert fetched(get_config(name).model.to_dict()) == [expected]
 
 
+# Recipes for a few GPUs
+
+
+@pytest.mark.parametrize('leaf', SHORT)
+def test_a_short_recipe_is_a_long_one_in_less_time(leaf: str) -> None:
+    """The same network, optimizer and data; what differs, and no more than that."""
+    short, long = load(leaf), load(long_recipe(leaf))
+    parts = ('model', 'optim_wrapper', 'train_dataloader', 'val_dataloader', 'val_evaluator')
+    found = set()
+    for part in parts:
+        found |= differences(*({part: without_scopes(cfg[part])} for cfg in (short, long)))
+    rates = [cfg.optim_wrapper.optimizer.lr / batch_of(cfg) for cfg in (short, long)]
+    # ConvNeXt's 4e-3 at 4096, and 1e-4 at 16 for ADE20K: the rate follows the batch
+    published = 1e-4 / 16 if leaf.startswith('seg/') else 4e-3 / 4096
+    assert rates == pytest.approx([published] * 2)
+    if leaf.startswith('seg/'):
+        assert found == {'model.backbone.init_cfg.checkpoint'}
+        assert (short.train_cfg.max_iters, long.train_cfg.max_iters) == (40_000, 160_000)
+        return
+    depth = set() if 'mobilenet' in leaf else {'model.backbone.drop_path_rate'}
+    assert found - depth == {
+        'model.train_cfg.augments.0.alpha',
+        'optim_wrapper.optimizer.lr',
+        'train_dataloader.dataset.pipeline',
+    }
+    assert found >= depth and not short.model.backbone.get('drop_path_rate')
+    assert (short.train_cfg.max_epochs, long.train_cfg.max_epochs) == (100, 300)
+    (hook,), (long_hook,) = without_scopes(short.custom_hooks), without_scopes(long.custom_hooks)
+    # ConvNeXt has no buffers
+    assert hook.pop('update_buffers') and long_hook.pop('update_buffers', 'convnext' in leaf)
+    assert hook == long_hook
+
+    # as many steps of warm-up
+    images, (warm_up, cosine) = 1_281_167, short.param_scheduler
+    assert cosine.begin == warm_up.end == 5
+    steps = [images * cfg.param_scheduler[0].end / batch_of(cfg) for cfg in (short, long)]
+    assert steps[0] == pytest.approx(steps[1], rel=1e-3)
+
+
+def without_scopes(node: Any) -> Any:
+    if isinstance(node, dict):
+        return {key: without_scopes(value) for key, value in node.items() if key != '_scope_'}
+    return [without_scopes(v) for v in node] if isinstance(node, list | tuple) else node
+
+
+@pytest.mark.parametrize('leaf', FEW_GPUS)
+def test_starts_from_the_100_epoch_classifier(leaf: str) -> None:
+    _, family, name = leaf.split('/')
+    cfg = parsed(leaf)
+    path = Path(cfg.model.backbone.init_cfg.checkpoint)
+    recipe = f'cls/{family}/{path.parent.name}.py'
+    assert path == Path('work_dirs/cls', Path(recipe).stem, 'epoch_100.pth')
+    assert recipe in SHORT and ('parc-' in recipe) == ('parc-' in name)
+    # whose networks are one
+    kinds = {parsed(found).model.backbone.type.rpartition('.')[2] for found in (leaf, recipe)}
+    assert len(kinds) == 1
+    assert cfg.optim_wrapper.optimizer.lr / batch_of(cfg) == pytest.approx(1e-4 / 16)
+    if family != 'convnext':  # whose norms need no others' images
+        assert cfg.model.backbone.norm_cfg.type == 'SyncBN'
+
+
 # That they train
 
 
@@ -271,7 +358,7 @@ def test_what_upstream_fetches_is_noticed(name: str, expected: str) -> None:
     'leaf',
     [
         pytest.param(leaf, marks=pytest.mark.slow if any(s in leaf for s in SLOW) else ())
-        for leaf in LEAVES
+        for leaf in TRAINED
     ],
 )
 def test_a_training_step_moves_every_parameter(leaf: str) -> None:
@@ -326,7 +413,7 @@ def test_a_training_step_moves_every_parameter(leaf: str) -> None:
     'leaf',
     [
         pytest.param(leaf, marks=pytest.mark.slow if any(s in leaf for s in SLOW) else ())
-        for leaf in LEAVES
+        for leaf in LONG
         if leaf.startswith('cls/') and '_in1k' in leaf
     ],
 )
@@ -348,7 +435,7 @@ def test_classifiers_start_as_the_references(leaf: str) -> None:
     assert not linear.bias.any()
 
 
-@each_parc_leaf
+@each_long_parc_leaf
 def test_embeddings_are_not_decayed(leaf: str) -> None:
     cfg = load(leaf)
     with DefaultScope.overwrite_default_scope(cfg.default_scope):

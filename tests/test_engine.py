@@ -27,6 +27,7 @@ SEG = 'configs/seg/convnext/parc-convnext-micro_upernet_tiny.py'
 MASK_RCNN = 'configs/det/convnext/mask-rcnn_parc-convnext-xt_fpn_1x_coco.py'
 ADE = 'configs/seg/convnext/parc-convnext-xt_upernet_8xb2-amp-160k_ade20k-512x512.py'
 IMAGENET = 'configs/cls/convnext/parc-convnext-xt_32xb128_in1k.py'
+SHORTER = 'configs/cls/convnext/parc-convnext-xt_8xb128-100e_in1k.py'
 RETINANET = 'mmdet::retinanet/retinanet_r50_fpn_1x_coco.py'
 
 
@@ -121,7 +122,7 @@ def test_hints_where_there_is_no_configs_folder(
     monkeypatch.chdir(tmp_path)
     ours = DET.replace('configs/', 'mmparc::', 1)
     assert f"did you mean '{ours}'?" in refusal(engine.load_config, DET)
-    recipe = IMAGENET.replace('configs/', 'mmparc::', 1)
+    recipe = SHORTER.replace('configs/', 'mmparc::', 1)
     said = refusal(engine.check_pretrained, cfg)
     assert f'(python -m mmparc train {recipe})' in said
     assert engine.load_config(ours) and engine.load_config(recipe)
@@ -237,7 +238,7 @@ def test_work_dir(name: str, expected: str) -> None:
 @pytest.mark.parametrize(
     'name, source',
     [
-        (MASK_RCNN, 'work_dirs/cls/parc-convnext-xt_32xb128_in1k/epoch_300.pth'),
+        (MASK_RCNN, 'work_dirs/cls/parc-convnext-xt_8xb128-100e_in1k/epoch_100.pth'),
         (RETINANET, 'torchvision://resnet50'),
         ('mmseg::pspnet/pspnet_r50-d8_4xb4-80k_ade20k-512x512.py', 'open-mmlab://resnet50_v1c'),
     ],

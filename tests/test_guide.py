@@ -2,7 +2,7 @@
 
 How a block is tested follows from what stands behind its three backticks:
 
-- bash: its commands run, as tests/pages.py says;
+- bash: its commands run, as tests/pages.py says, those for several GPUs as far as the data;
 - python: with a file's name in a first comment it is saved there, and if it is a config that no
   command of the page takes, its model is built, and its data sets where they are on disk; without
   a name it runs as a script;
@@ -20,7 +20,7 @@ import pytest
 from helpers import ROOT, run_tool
 from mmengine.config import Config
 from mmengine.registry import DATASETS, MODELS, DefaultScope
-from pages import Tree, commands, local_links
+from pages import Tree, commands, local_links, run_distributed
 
 from mmparc.engine.config import datasets_of
 
@@ -73,6 +73,9 @@ def run_command(command: str, tree: Tree) -> str:
         result = run_tool(*shlex.split(command)[1:], '--no-pretrained', cwd=tree.folder)
         assert result.returncode == 1
         assert result.stderr.startswith(f"error: there is no data root '{ELSEWHERE}/'")
+    elif command.startswith('tools/dist_train.sh '):
+        run_distributed(command, tree.folder)
+        return ''
     elif command.startswith('ln -s '):
         result = subprocess.run(
             shlex.split(command), cwd=tree.folder, check=True, capture_output=True, text=True

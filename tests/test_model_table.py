@@ -78,6 +78,22 @@ def test_table(configs: Path) -> None:
         assert direct == matmul and 0.001 < fft < 0.1
 
 
+def test_recipes_of_one_network_share_a_line(configs: Path) -> None:
+    for name in NAMES[1:]:
+        (configs / 'family' / f'{name}.py').unlink()
+    config = configs / 'family' / f'{NAMES[0]}.py'
+    same = 'model = dict(backbone=dict(drop_path_rate=0.1), train_cfg=dict(_delete_=True))\n'
+    other = 'model = dict(head=dict(num_classes=9))\n'
+    for name, change in (('parc-convnext-xt_a_in1k', same), ('parc-convnext-xt_b_in1k', other)):
+        config.with_stem(name).write_text(f'{config.read_text()}{change}')
+    run(configs)
+    lines = [line for line in (configs / 'README.md').read_text().splitlines() if 'family' in line]
+    found = [re.findall(r'\(family/parc-convnext-xt_(\w+)_in1k.py\)', line) for line in lines]
+    assert found == [['32xb128', 'a'], ['b']]
+    counts = [int(line.split(' | ')[3].replace(',', '')) for line in lines]
+    assert counts[0] < counts[1]  # of one more class
+
+
 def test_a_changed_number_is_noticed(configs: Path) -> None:
     """Ours, the paper's, or the model's own."""
     for name in NAMES[1:]:

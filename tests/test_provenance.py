@@ -16,6 +16,7 @@ from mmengine.config import Config
 from mmparc.engine import provenance
 
 IMAGENET = 'configs/cls/convnext/convnext-xt_32xb128_in1k.py'  # 4e-3 at 4096
+FEW_GPUS = 'configs/cls/convnext/convnext-xt_8xb128-100e_in1k.py'
 MASK_RCNN = 'configs/det/convnext/mask-rcnn_convnext-xt_fpn_1x_coco.py'  # 1e-4 at 16
 ADE = 'configs/seg/convnext/convnext-xt_upernet_8xb2-amp-160k_ade20k-512x512.py'  # 1e-4 at 16
 BATCH, STEPS = 'train_dataloader.batch_size', 'optim_wrapper.accumulative_counts'
@@ -57,6 +58,11 @@ def named(tmp_path: Path, name: str, lr: float = 0.01, **more: object) -> Config
         (IMAGENET, 32, {LR: 1e-3}, 4096, 1e-3, 4e-3),
         (IMAGENET, 32, {LR: 1e-3, **SCALED}, 4096, 1e-3, 4e-3),
         (IMAGENET, 32, {BASE: 2048}, 4096, 4e-3, 8e-3),
+        # what docs/guide/few_gpus.md says of 100 epochs, by GPUs
+        (FEW_GPUS, 8, {}, 1024, 1e-3, 1e-3),
+        (FEW_GPUS, 4, SCALED, 512, 5e-4, 5e-4),
+        (FEW_GPUS, 2, SCALED, 256, 2.5e-4, 2.5e-4),
+        (FEW_GPUS, 1, SCALED, 128, 1.25e-4, 1.25e-4),
         (MASK_RCNN, 8, {}, 16, 1e-4, 1e-4),
         (MASK_RCNN, 1, {}, 2, 1e-4, 1.25e-5),
         (MASK_RCNN, 2, {BATCH: 4}, 8, 1e-4, 5e-5),

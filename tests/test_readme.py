@@ -17,7 +17,7 @@ from helpers import ROOT, assert_close, run_tool, tool_environment
 from mmdet.testing import demo_mm_inputs
 from mmengine.config import Config
 from mmengine.registry import MODELS, DefaultScope
-from pages import Tree, blocks, commands, local_links
+from pages import Tree, blocks, commands, local_links, run_distributed
 
 from mmparc.datasets import DEFAULTS
 from mmparc.ops import parc_reference
@@ -96,23 +96,7 @@ def test_big_training_gets_to_the_data(command: str, tmp_path: Path) -> None:
 
 @each['distributed']
 def test_distributed_training_gets_to_the_data(command: str, tmp_path: Path) -> None:
-    """A torchrun that writes its arguments down stands in for the real one."""
-    torchrun, called = tmp_path / 'torchrun', tmp_path / 'called'
-    torchrun.write_text(f'#!/bin/sh\nprintf "%s\\n" "$@" > {called}\n')
-    torchrun.chmod(0o755)
-    environment = tool_environment()
-    environment['PATH'] = f'{tmp_path}:{environment["PATH"]}'
-    subprocess.run(shlex.split(command), cwd=ROOT, env=environment, check=True)
-    args = called.read_text().splitlines()
-    gpus = shlex.split(command)[2]
-    assert f'--nproc_per_node={gpus}' in args
-    script = next(i for i, arg in enumerate(args) if not arg.startswith('--'))
-    tool, config, *rest = args[script:]
-    assert rest == ['--launcher', 'pytorch']
-    appended = ['--no-pretrained', '--cfg-options', 'data_root=no/such/place']
-    result = run_tool(ROOT / tool, ROOT / config, *appended, cwd=tmp_path)
-    assert result.returncode == 1
-    assert result.stderr.startswith("error: there is no data root 'no/such/place")
+    assert run_distributed(command, tmp_path) == []
 
 
 @pytest.fixture

@@ -278,7 +278,7 @@ def test_wrong_config(tool: str, tmp_path: Path) -> None:
         ),
         (
             [MASK_RCNN],
-            "no pretrained checkpoint 'work_dirs/cls/parc-convnext-xt_32xb128_in1k/epoch_300.pth'",
+            "checkpoint 'work_dirs/cls/parc-convnext-xt_8xb128-100e_in1k/epoch_100.pth'",
             '--no-pretrained',
         ),
         ([MASK_RCNN, '--no-pretrained'], "no data root 'data/coco/'", 'data_root=DIR'),

@@ -4,7 +4,8 @@
 A config belongs to the published model that the first part of its name spells, hyphens and case
 aside: parc-convnext-xt_32xb128_in1k.py is ParC-ConvNeXt-XT. Other sizes of a published family are
 named as that is: convnext-tiny_32xb128_in1k.py is ConvNeXt-T; so are families without published
-numbers that are known here: parc-deit-tiny_4xb256_in1k.py is ParC-DeiT-T.
+numbers that are known here: parc-deit-tiny_4xb256_in1k.py is ParC-DeiT-T. Configs that train one
+network by different recipes share a line.
 """
 
 import argparse
@@ -77,23 +78,44 @@ def make_table(configs: list[Path], published: list[dict], folder: Path) -> str:
         by_model.setdefault(model_name(path, published), []).append(path)
     lines = [*HEADER]
     for paper in published:
-        found = by_model.pop(paper['name'], [None])
-        lines += [row(paper['name'], path, paper.get('published', {}), folder) for path in found]
-    for model, paths in by_model.items():
-        lines += [row(model, path, {}, folder) for path in paths]
+        found = by_network(by_model.pop(paper['name'], []))
+        lines += [row(paper['name'], paths, paper.get('published', {}), folder) for paths in found]
+    for model, found in by_model.items():
+        lines += [row(model, paths, {}, folder) for paths in by_network(found)]
     return '\n'.join(lines)
 
 
-def row(model: str, path: Path | None, paper: dict, folder: Path) -> str:
+def by_network(paths: list[Path]) -> list[list[Path]]:
+    """Configs put together where they have one network, and test it on images of one size."""
+    if len(paths) < 2:
+        return [paths]
+    found: dict[str, list[Path]] = {}
+    for path in paths:
+        cfg = engine.load_config(str(path))
+        network = {**cfg.model.to_dict(), 'train_cfg': None}
+        network['backbone'].pop('drop_path_rate', None)  # which takes part in training alone
+        pipeline = [{**step, '_scope_': None} for step in cfg.test_dataloader.dataset.pipeline]
+        found.setdefault(repr((sorted(network.items()), pipeline)), []).append(path)
+    return [*found.values()]
+
+
+def row(model: str, paths: list[Path], paper: dict, folder: Path) -> str:
     params, madds = paper.get('params'), paper.get('madds')
     published = [f'{params} M' if params else '-', f'{madds} G' if madds else '-']
-    if path is None:
+    if not paths:
         cells = [model, 'no config', '-', '-', published[0], '-', published[1]]
     else:
-        report = count_config(engine.load_config(str(path)))
-        link = f'[{path.stem}]({Path(os.path.relpath(path, folder)).as_posix()})'
+        report = count_config(engine.load_config(str(paths[0])))
+        links = [f'[{p.stem}]({Path(os.path.relpath(p, folder)).as_posix()})' for p in paths]
         image = '{} x {}'.format(*report.size)
-        cells = [model, link, image, f'{report.params:,}', published[0], madds_of(report)]
+        cells = [
+            model,
+            ', '.join(links),
+            image,
+            f'{report.params:,}',
+            published[0],
+            madds_of(report),
+        ]
         cells.append(published[1])
     return f'| {" | ".join(cells)} |'
 

@@ -1,0 +1,6 @@
+_base_ = ['../../_base_/few_gpus/classifier.py', '../../_base_/backbones/convnext-xt.py']
+
+model = dict(
+    backbone=dict(_delete_=True, **_base_.plain),
+    head=dict(in_channels=_base_.channels[-1]),
+)

@@ -1,0 +1,8 @@
+_base_ = './resnet50_upernet_8xb2-amp-40k_ade20k-512x512.py'
+
+model = dict(
+    backbone=dict(
+        **_base_.parc,
+        init_cfg=dict(checkpoint='work_dirs/cls/parc-resnet50_8xb128-100e_in1k/epoch_100.pth'),
+    )
+)
