@@ -101,11 +101,10 @@ def runners(args: argparse.Namespace, folder: str) -> list[Runner]:
     for config, checkpoint in pairs_of(args):
         cfg = figures.for_measuring(engine.load_config(config, args.cfg_options), folder)
         engine.check_data(cfg, 'test_dataloader')
-        take_every(args.every, cfg)
-        runner = engine.runner_for_test(cfg, checkpoint)
         with contextlib.redirect_stdout(io.StringIO()):  # pycocotools prints what it does
-            _ = runner.test_dataloader  # made when first asked for
-        made.append(runner)
+            take_every(args.every, cfg)
+            made.append(engine.runner_for_test(cfg, checkpoint))
+            _ = made[-1].test_dataloader  # made when first asked for
     scopes = [runner.cfg.default_scope for runner in made]
     if scopes[0] != scopes[1]:
         raise engine.UserError(f'one task at a time: the configs are of {" and ".join(scopes)}')
