@@ -14,11 +14,9 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from mmengine.config import Config
-from mmengine.model import revert_sync_batchnorm
-from mmengine.registry import MODELS, DefaultScope
 from torch import Tensor, nn
 
-from mmparc.engine import UserError, check_whole_model, drop_pretrained
+from mmparc.engine import UNTRAINED, UserError, build_trained
 from mmparc.engine.config import TASKS, are_rgb, image_settings
 from mmparc.engine.errors import first_line
 from mmparc.models import ParCConv
@@ -60,17 +58,9 @@ class Network(nn.Module):
 
     def __init__(self, cfg: Config, checkpoint: str, backbone: bool = False) -> None:
         super().__init__()
-        cfg = copy.deepcopy(cfg)
-        drop_pretrained(cfg)
-        if cfg.get('data_preprocessor'):
-            cfg.model.setdefault('data_preprocessor', cfg.data_preprocessor)
-        with DefaultScope.overwrite_default_scope(cfg.default_scope):
-            self.model = revert_sync_batchnorm(MODELS.build(cfg.model))
-        if checkpoint == 'none':
-            self.model.init_weights()
+        self.model = build_trained(copy.deepcopy(cfg), checkpoint)
+        if checkpoint == UNTRAINED:
             _draw_constants(self.model)
-        else:
-            check_whole_model(self.model, checkpoint)
         self.eval()
         self.requires_grad_(False)
         self.part = 'backbone' if backbone else cfg.default_scope

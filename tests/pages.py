@@ -2,8 +2,9 @@
 
 Commands run as they stand, but for what makes them shorter: fewer images, one epoch or two steps of
 training, a smaller image to count multiply-adds for, one length to time backends for, exports that
-are timed for a moment, and of the runs of a table a list alone. Checkpoints are named after the
-length of training, so that their names are shortened with it wherever they stand.
+are timed for a moment, two sizes of images to test at, and of the runs of a table a list alone.
+Checkpoints are named after the length of training, so that their names are shortened with it
+wherever they stand.
 """
 
 import re
@@ -24,6 +25,7 @@ SMALL = ['--shape', '128', '160']
 QUICK = ['--lengths', '14', '--seconds', '0']
 UNTIMED = ['--seconds', '0']
 SAY_ONLY = ['--dry-run']
+TWO = ['--sizes', '64', '96']
 
 
 def blocks(page: str, language: str) -> list[str]:
@@ -128,6 +130,8 @@ class Tree:
             return QUICK
         if tool == 'reproduce':
             return SAY_ONLY
+        if tool == 'input_sizes':
+            return TWO
         if tool in ('export_onnx', 'test'):
             made = args[1] in ('none', *self.trained.values())
             assert made, f'{args[1]} is asked for, but was not made'

@@ -533,7 +533,7 @@ ERRORS = {
     'inputs': (['--inputs', '0'], 'positive numbers'),
     'a shape': (['--shape', '0', '3'], 'positive numbers'),
     'images': (['--images', 'no'], "no folder 'no'"),
-    'no images': (['--images', '.'], 'holds no image'),
+    'no images': (['--images', 'empty'], 'holds no image'),
     'broken images': (['--images', 'broken'], "'broken/a.png' is no image"),
     'out': (['--out', 'file'], "'file' is no folder"),
 }
@@ -543,6 +543,7 @@ ERRORS = {
 def test_errors(args: list, said: str, tmp_path: Path) -> None:
     (tmp_path / 'file').touch()
     (tmp_path / 'broken').mkdir()
+    (tmp_path / 'empty').mkdir()
     (tmp_path / 'broken/a.png').write_text('no picture')
     assert said in error_line(*args, cwd=tmp_path)
     assert not (tmp_path / 'work_dirs').exists()

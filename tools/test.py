@@ -2,12 +2,10 @@
 """Evaluate a checkpoint of any config of the three tasks, and draw its predictions if asked to."""
 
 import argparse
-import os
 from pathlib import Path
 
 try:
     from mmengine.logging import print_log
-    from mmengine.runner import Runner
 
     from mmparc import engine
 except ImportError as error:
@@ -32,27 +30,9 @@ def parse_args() -> argparse.Namespace:
 def main() -> None:
     args = parse_args()
     cfg = engine.config_of(args)
-    untrained = args.checkpoint == 'none'
-    cfg.resume = False
-    cfg.load_from = None if untrained else args.checkpoint
     if args.show_dir:
         engine.enable_drawing(cfg, args.show_dir)
-    if untrained:
-        engine.drop_pretrained(cfg)
-
-    engine.check_model_types(cfg)
-    engine.check_data(cfg, 'test_dataloader')
-    if not untrained and '://' not in args.checkpoint and not os.path.isfile(args.checkpoint):
-        raise engine.UserError(f"there is no checkpoint '{args.checkpoint}' to test")
-
-    engine.use_default_collate(cfg)
-    engine.allow_mmengine_checkpoints()
-    engine.avoid_missing_cuda_ops(cfg)
-    runner = Runner.from_cfg(cfg)
-    if untrained:
-        runner.model.init_weights()
-    else:
-        engine.check_whole_model(runner.model, cfg.load_from)
+    runner = engine.runner_for_test(cfg, args.checkpoint)
     runner.test()
     if args.show_dir:
         # Each task's visualizer chooses its own folder below the one that was asked for.

@@ -16,13 +16,17 @@ from .device import avoid_missing_cuda_ops
 from .errors import UserError, exit_on_user_error
 from .loading import check_loaded_share, check_whole_model
 from .provenance import note_start
+from .trained import UNTRAINED, build_trained, check_checkpoint, runner_for_test
 
 __all__ = [
+    'UNTRAINED',
     'UserError',
     'add_arguments',
     'add_config_arguments',
     'allow_mmengine_checkpoints',
     'avoid_missing_cuda_ops',
+    'build_trained',
+    'check_checkpoint',
     'check_data',
     'check_loaded_share',
     'check_model_types',
@@ -35,6 +39,7 @@ __all__ = [
     'exit_on_user_error',
     'load_config',
     'note_start',
+    'runner_for_test',
     'set_amp',
     'set_work_dir',
     'use_default_collate',

@@ -32,7 +32,7 @@ try:
     from torch.nn.functional import adaptive_avg_pool2d
 
     from mmparc import engine
-    from mmparc.analysis import report
+    from mmparc.analysis import figures, report
     from mmparc.analysis.erf import Field, prepare_untrained, receptive_field
     from mmparc.engine.config import are_rgb, image_settings
     from mmparc.engine.errors import first_line
@@ -106,7 +106,7 @@ def parse_args() -> argparse.Namespace:
         '--images',
         type=Path,
         metavar='DIR',
-        help='the first ones (jpg, png) of this folder, resized; without it noise of the '
+        help='of the images (jpg, png) in this folder and below, resized; without it noise of the '
         "channels' mean and deviation in ImageNet",
     )
     parser.add_argument('--seed', type=int, default=0, help='of noise and random weights (0)')
@@ -155,11 +155,10 @@ def config_source(config: str, checkpoint: str) -> Source:
         raise engine.UserError(f"the model of '{config}' has no backbone (model.backbone)")
     engine.check_model_types(cfg)
     engine.drop_pretrained(cfg)
-    if checkpoint != 'none' and '://' not in checkpoint and not Path(checkpoint).is_file():
-        raise engine.UserError(f"there is no checkpoint '{checkpoint}': pass a file or none")
+    engine.check_checkpoint(checkpoint, 'to look at')
     images = image_settings(cfg)
     statistics = images.get('mean') or [0.0] * 3, images.get('std') or [1.0] * 3, are_rgb(images)
-    name = Path(config.rpartition('::')[2]).stem
+    name = figures.config_name(config)
     return Source(name, cfg.model.backbone, statistics, cfg.default_scope, checkpoint)
 
 
@@ -172,10 +171,13 @@ def read_images(args: argparse.Namespace) -> list[np.ndarray]:
         return list(noise[..., ::-1].astype(np.float32))
     if not args.images.is_dir():
         raise engine.UserError(f"there is no folder '{args.images}': pass one of images")
-    files = sorted(path for path in args.images.iterdir() if path.suffix.lower() in SUFFIXES)
+    files = sorted(path for path in args.images.rglob('*') if path.suffix.lower() in SUFFIXES)
     if not files:
         raise engine.UserError(f"'{args.images}' holds no image ({', '.join(SUFFIXES)})")
-    read = [mmcv.imread(path) for path in files[: args.inputs]]
+    # evenly from all, since those of a class stand together
+    count = min(args.inputs, len(files))
+    files = [files[i * len(files) // count] for i in range(count)]
+    read = [mmcv.imread(path) for path in files]
     for path, image in zip(files, read):
         if image is None:
             raise engine.UserError(f"'{path}' is no image: remove it")
@@ -327,10 +329,7 @@ def main() -> None:
     groups = groups_of(args)
     pictures = {} if args.overview_only else {name: f'{name}.png' for name in groups}
     names = ['erf.csv', 'erf.md', 'erf.png', *pictures.values()]
-    try:
-        report.make_folder(args.out, names, args.force)
-    except FileExistsError as error:
-        raise engine.UserError(str(error)) from None
+    figures.make_folder(args.out, names, args.force)
 
     steps = [(name, source) for name, sources in groups.items() for source in sources]
     results: dict[str, list[Result]] = {name: [] for name in groups}
