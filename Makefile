@@ -27,7 +27,7 @@ demo: env  ## train a ParC detector on small data, evaluate and draw it [SEED=3]
 	@PYTHON=$(VENV_PYTHON) SEED=$(SEED) tools/demo.sh
 
 test: env  ## all tests [PYTEST_ARGS='-k ops' WORKERS=4]
-	@$(VENV_PYTHON) -m pytest -n $(WORKERS) -m '' tests $(PYTEST_ARGS)
+	@$(VENV_PYTHON) -m pytest -n $(WORKERS) --dist worksteal -m '' tests $(PYTEST_ARGS)
 
 lint: env  ## ruff, its format, and spelling
 	@$(VENV_PYTHON) -m ruff check .
