@@ -27,7 +27,7 @@ demo: env  ## train a ParC detector on small data, evaluate and draw it [SEED=3]
 	@PYTHON=$(VENV_PYTHON) SEED=$(SEED) tools/demo.sh
 
 test: env  ## all tests [PYTEST_ARGS='-k ops' WORKERS=4]
-	@$(VENV_PYTHON) -m pytest -n $(WORKERS) -m '' tests $(PYTEST_ARGS)
+	@$(VENV_PYTHON) -m pytest -n $(WORKERS) --dist worksteal -m '' tests $(PYTEST_ARGS)
 
 test-report: env  ## the page of results in a headless browser [PYTEST_ARGS=-x]
 	@command -v chromium > /dev/null || \

@@ -1,7 +1,11 @@
 """What every test shares: one thread a worker, and the same random numbers each run."""
 
+import gc
+import sys
+
 import pytest
 import torch
+from helpers import read_metafiles_once
 
 torch.set_num_threads(1)
 
@@ -9,3 +13,14 @@ torch.set_num_threads(1)
 @pytest.fixture(autouse=True)
 def fixed_seed():
     torch.manual_seed(0)
+
+
+def pytest_collection_finish():
+    gc.collect()
+    gc.freeze()  # what has been imported stays; no collection needs to look through it again
+
+
+@pytest.fixture(scope='session', autouse=True)
+def upstreams_metafiles():
+    if 'mmengine' in sys.modules:  # not where the operator is tested alone
+        read_metafiles_once()

@@ -1,6 +1,7 @@
 """torch.compile: no graph break in ParC's code, and values and gradients as without it."""
 
 import functools
+import re
 
 import pytest
 import torch
@@ -9,6 +10,7 @@ from mmengine.registry import MODELS
 from test_models.test_attention import DEDICATED, IMG_SIZE
 from test_models.test_every_backbone import BACKBONES, build, image_of, in_eval
 from torch import nn
+from torch._dynamo.exc import Unsupported
 from torch._dynamo.testing import CompileCounter
 
 from mmparc.models.layers import ParCMixer
@@ -19,9 +21,14 @@ SIZES = ((13, 17), (14, 14))
 NETWORKS = {family: functools.partial(build, family) for family in BACKBONES}
 for name in ('vit', 'vit, maps', 'swin', 'mobilevit'):
     NETWORKS[name] = functools.partial(MODELS.build, dict(DEDICATED[name], img_size=IMG_SIZE))
-each_backend = pytest.mark.parametrize(
-    'backend', [*BACKENDS, 'auto', str(SHIPPED_TABLE)], ids=[*BACKENDS, 'auto', 'table']
-)
+EVERY = [*BACKENDS, 'auto', str(SHIPPED_TABLE)]
+WAYS = [(True, None), (False, None), (True, torch.bfloat16)]
+# Each pair of a width, a backend and a way to run it is there, half of all triples.
+MIXERS = {
+    f'{("depthwise", "dense")[(i + j) % 2]}, {name}, {way}': ((i + j) % 2 == 1, EVERY[i], *WAYS[j])
+    for i, name in enumerate([*BACKENDS, 'auto', 'table'])
+    for j, way in enumerate(['training', 'evaluation', 'autocast'])
+}
 each_width = pytest.mark.parametrize('dense', [False, True], ids=['depthwise', 'dense'])
 
 
@@ -52,13 +59,7 @@ def run(layer, function, size, half, training):
 
 
 @pytest.mark.slow
-@each_width
-@each_backend
-@pytest.mark.parametrize(
-    ('training', 'half'),
-    [(True, None), (False, None), (True, torch.bfloat16)],
-    ids=['training', 'evaluation', 'autocast'],
-)
+@pytest.mark.parametrize(('dense', 'backend', 'training', 'half'), MIXERS.values(), ids=MIXERS)
 def test_mixer(dense, backend, training, half):
     """Whole graphs at two sizes, one after the other, and back."""
     layer = mixer(dense, backend)
@@ -71,11 +72,10 @@ def test_mixer(dense, backend, training, half):
             assert_close(a, b, 2e-2 if half else 1e-5)
 
 
-def breaks_of(model, x):
-    """Where dynamo breaks the graph: (files of the user's stack, the reason)."""
-    with torch.no_grad():
-        found = torch._dynamo.explain(model)(x).break_reasons
-    return [([frame.filename for frame in b.user_stack], b.reason) for b in found]
+def compiled_whole(model):
+    """The model as dynamo takes it apart, with an error at a graph break; and a count of graphs."""
+    counter = CompileCounter()
+    return torch.compile(model, fullgraph=True, backend=counter), counter
 
 
 class Broken(ParCMixer):
@@ -88,9 +88,14 @@ class Broken(ParCMixer):
 
 def test_a_break_is_noticed():
     """Negative control, through the same check; this class stands in for ParC's code."""
-    breaks = breaks_of(nn.Sequential(Broken(6, 7)), torch.randn(1, 6, 13, 17))
-    assert any(__file__ in files for files, _ in breaks)
-    assert breaks_of(nn.Sequential(ParCMixer(6, 7)), torch.randn(1, 6, 13, 17)) == []
+    x = torch.randn(1, 6, 13, 17)
+    compiled, _ = compiled_whole(nn.Sequential(Broken(6, 7)))
+    with pytest.raises(Unsupported, match=re.escape(__file__)), torch.no_grad():
+        compiled(x)
+    compiled, counter = compiled_whole(nn.Sequential(ParCMixer(6, 7)))
+    with torch.no_grad():
+        compiled(x)
+    assert counter.frame_count == 1
 
 
 @pytest.mark.slow
@@ -100,24 +105,24 @@ def test_backbone(name):
     torch.manual_seed(0)
     model, x = NETWORKS[name]().double(), image_of((96, 128))
     in_eval(model)
-    assert breaks_of(model, x) == []
-    torch._dynamo.reset()
-    counter = CompileCounter()
-    compiled = torch.compile(model, backend='aot_eager')
-    counted = torch.compile(model, backend=counter)
+    compiled, counter = compiled_whole(model)
     with torch.no_grad():
-        expected = model(x)
-        for outputs in (compiled(x), counted(x)):
-            for a, b in zip(outputs, expected, strict=True):
-                assert_close(a, b, 1e-10)
+        for a, b in zip(compiled(x), model(x), strict=True):
+            assert_close(a, b, 1e-10)
     assert counter.frame_count == 1
+
     parameters = [p for p in model.parameters() if p.requires_grad]
 
-    def grads(function):
-        loss = sum(y.square().mean() for y in function(x))
-        return torch.autograd.grad(loss, parameters, allow_unused=True)
+    def run_with(function):
+        outputs = function(x)
+        loss = sum(y.square().mean() for y in outputs)
+        return outputs, torch.autograd.grad(loss, parameters, allow_unused=True)
 
-    for a, b in zip(grads(compiled), grads(model), strict=True):
+    compiled = torch.compile(model, fullgraph=True, backend='aot_eager')
+    (outputs, grads), (expected, expected_grads) = run_with(compiled), run_with(model)
+    for a, b in zip(outputs, expected, strict=True):
+        assert_close(a, b, 1e-10)
+    for a, b in zip(grads, expected_grads, strict=True):
         assert (a is None) == (b is None)
         if b is not None and b.abs().max() > 1e-10:  # else noise alone
             assert_close(a, b, 1e-6)

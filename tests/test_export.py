@@ -17,6 +17,7 @@ import torch
 from helpers import ROOT, assert_close, relative_error, run_tool
 from mmengine.logging import MMLogger
 from onnx import TensorProto, helper
+from test_models.test_attention import MOBILEVIT
 from test_models.test_every_backbone import BACKBONES, build, image_of, in_eval, parc_layers
 from torch import nn
 from torch.export import Dim
@@ -141,11 +142,13 @@ def test_torch_export_of_any_size(family):
 
 VIT = dict(embed_dims=32, num_layers=2, num_heads=2, feedforward_channels=64)
 SWIN = dict(embed_dims=16, depths=[1, 1, 1, 1], num_heads=[1, 1, 1, 1])
+SHORT_SWIN = dict(embed_dims=16, depths=[1, 1], num_heads=[1, 1])
+MOBILEVIT = {key: value for key, value in MOBILEVIT.items() if key != 'type'}
 # in place of attention, from images to a vector or a map
 TRANSFORMERS = {
     'vit': functools.partial(ParCVisionTransformer, VIT),
     'swin': functools.partial(ParCSwinTransformer, SWIN),
-    'mobilevit': functools.partial(ParCMobileViT, 'xx_small'),
+    'mobilevit': functools.partial(ParCMobileViT, **MOBILEVIT),
 }
 
 
@@ -238,13 +241,19 @@ def test_detector_through_its_neck(networks, tmp_path):
 @pytest.mark.slow
 @pytest.mark.parametrize('kind', ['vit', 'swin'])
 def test_transformer_of_any_size(kind, tmp_path):
-    """Of multiples of 32: both pad images to their patches, for which a file knows one size."""
+    """Of multiples of 32: both pad images to their patches, for which a file knows one size.
+
+    A Swin of two stages, which is one merging; behind each, sizes take longer to follow.
+    """
     config = engine.load_config(str(ROOT / 'configs/cls/swin/parc-swin-t_tiny.py'))
-    settings = TRANSFORMERS[kind]
-    config.model.backbone = dict(type=f'mmparc.{settings.func.__name__}', arch=settings.args[0])
     if kind == 'vit':
+        config.model.backbone = dict(type='mmparc.ParCVisionTransformer', arch=VIT)
         config.model.neck = None
-    config.model.head.in_channels = dict(vit=32, swin=128)[kind]
+    else:
+        config.model.backbone = dict(
+            type='mmparc.ParCSwinTransformer', arch=SHORT_SWIN, out_indices=(1,)
+        )
+    config.model.head.in_channels = 32
     torch.manual_seed(0)
     network = export.Network(config, 'none')
     check(network, tmp_path / 'a.onnx', (1, 3, 96, 160), dynamic=True, multiple=32)

@@ -21,7 +21,7 @@ from test_tools import RETINANET, error_line
 from mmparc import engine
 from mmparc.analysis.trial import take_steps
 from mmparc.datasets import CLASSES
-from mmparc.swap import backbone_names, config_text, plan_swap, swap_backbone
+from mmparc.swap import backbone_names, config_text, plan, plan_swap, swap_backbone
 from mmparc.swap.fragments import load_fragment
 
 DET, SEG, CLS = 'mmdet::', 'mmseg::', 'mmpretrain::'
@@ -251,6 +251,23 @@ def backbone_of(cfg: Config):
     return backbone
 
 
+@pytest.fixture(scope='module', autouse=True)
+def features_once():
+    """Each backbone is looked at once: what it hands on follows from its settings alone."""
+    look, seen = plan.features_of, {}
+
+    def features_of(backbone: dict, scope: str, backward: bool):
+        key = repr(backbone), scope, backward
+        if key not in seen:
+            with torch.random.fork_rng(devices=[]):  # so that no test's numbers depend on others
+                seen[key] = look(backbone, scope, backward)
+        return seen[key]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(plan, 'features_of', features_of)
+        yield
+
+
 def ids(case: tuple[str, str]) -> str:
     return f'{Path(case[0]).stem}-{case[1]}'
 
@@ -310,10 +327,10 @@ def test_every_backbone_gives_the_strides() -> None:
         if 'deit' in name:  # stride 16 alone
             continue
         cfg = swap_backbone(engine.load_config(ATSS), name)
-        x = torch.zeros(1, 3, 256, 256)
+        side = 224 if 'swin' in name else 128  # a window on the last map
         with torch.no_grad():
-            maps = backbone_of(cfg)(x)
-        assert [256 // m.shape[-1] for m in maps] == [4, 8, 16, 32]
+            maps = backbone_of(cfg)(torch.zeros(1, 3, side, side))
+        assert [side // m.shape[-1] for m in maps] == [4, 8, 16, 32]
         assert [m.shape[1] for m in maps] == list(cfg.model.neck.in_channels)
 
 

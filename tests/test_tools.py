@@ -4,6 +4,7 @@ All of it in processes of their own, on a few small images. The number of steps 
 --cfg-options and nothing else.
 """
 
+import functools
 import json
 import os
 import subprocess
@@ -42,6 +43,7 @@ def data(tmp_path_factory: pytest.TempPathFactory):
     """Gives the root of a task's small data, made once."""
     out = tmp_path_factory.mktemp('data')
 
+    @functools.cache
     def make(task: str) -> Path:
         run('tools/make_tiny_data.py', '--out', out, '--tasks', task, *SIZES, cwd=out)
         return out / task

@@ -19,6 +19,8 @@ from helpers import ROOT
 from pages import blocks
 from test_readme import COMMANDS, README, kind
 
+from mmparc.datasets import make_tiny_data
+
 pytestmark = pytest.mark.slow
 
 PIP, MODULE = 'pip ', 'python -m mmparc '
@@ -201,16 +203,15 @@ def test_without_its_configs_and_tools_it_says_so(installed: Path, tmp_path: Pat
 
 
 def test_commands_of_the_readme(mmparc, installed: Path, tmp_path: Path) -> None:
-    """In their order, with few images, one epoch, and workers that import the tool again.
+    """In their order, with few images and one epoch; once with workers that import the tool again.
 
     A line that the README gains is run too: what shortens it goes into ``appended``, what it writes
     into the last assertion but one.
     """
-    short = ['--cfg-options', 'train_dataloader.batch_size=8', 'train_cfg.max_epochs=1']
-    short += ['env_cfg.mp_cfg.mp_start_method=spawn']
+    spawn = 'env_cfg.mp_cfg.mp_start_method=spawn'
     appended = {
         'make_tiny_data': ['--train', 16, '--val', 8],
-        'train': short,
+        'train': ['--cfg-options', 'train_dataloader.batch_size=8', 'train_cfg.max_epochs=1'],
         'swap_backbone': ['--shape', 128, 160],
     }
     (tmp_path / 'new_small.py').write_text(block_of(SWAP, 'new_small.py'))
@@ -218,7 +219,9 @@ def test_commands_of_the_readme(mmparc, installed: Path, tmp_path: Path) -> None
     for command in INSTALLED:
         if command.startswith(MODULE):
             name, *args = shlex.split(command.removeprefix(MODULE))
-            said[name] = said.get(name, '') + mmparc(name, *args, *appended.get(name, []))
+            args += appended.get(name, [])
+            args += [spawn] if name == 'train' and name not in said else []
+            said[name] = said.get(name, '') + mmparc(name, *args)
     assert '7,412,824' in said['analysis/get_flops']
     assert "mp_start_method='spawn'" in said['train']
     checkpoint = Path('work_dirs/det', Path(DETECTOR).stem, 'epoch_1.pth')
@@ -244,8 +247,8 @@ def test_surgery(mmparc, tmp_path: Path) -> None:
     (tmp_path / 'det.py').write_text(block_of(SURGERY, 'det.py'))
     small = block_of(SWAP, 'new_small.py').replace('./new.py', './det.py')
     (tmp_path / 'det_small.py').write_text(small)
-    mmparc('make_tiny_data', '--tasks', 'det', '--train', 4, '--val', 2)
-    options = ['--cfg-options', 'data_root=data/tiny/det', 'train_cfg.max_epochs=1']
+    data = make_tiny_data(tmp_path / 'data', 'det', train=4, val=2)
+    options = ['--cfg-options', f'data_root={data}', 'train_cfg.max_epochs=1']
     mmparc('train', 'det_small.py', '--no-pretrained', *options)
     trained = torch.load(tmp_path / 'work_dirs/det/det_small/epoch_1.pth', weights_only=False)
     exchanged = [name for name in trained['state_dict'] if name.endswith('conv_h.weight')]

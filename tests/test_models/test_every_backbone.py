@@ -6,8 +6,6 @@ receives, and the same network with rows and columns exchanged.
 """
 
 import functools
-import subprocess
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -21,7 +19,7 @@ from backbones import (
     mixers,
     with_axes_exchanged,
 )
-from helpers import ROOT, assert_close, relative_error, tool_environment
+from helpers import assert_close, relative_error
 from mmpretrain.models import ConvNeXt, MobileNetV2, MobileViT, ResNet
 from torch import nn
 
@@ -156,41 +154,6 @@ def test_norm_eval(family):
     norms = [m for m in model.modules() if isinstance(m, nn.BatchNorm2d)]
     assert norms and not any(m.training for m in norms)
     assert all(m.training for m in parc_layers(model).values())
-
-
-BY_NAME = """
-import sys
-import torch
-from {package}.registry import MODELS
-
-assert not any(name.partition('.')[0] == 'mmparc' for name in sys.modules)
-for name, options, shapes in {expected}:
-    model = MODELS.build(dict(type='mmparc.' + name, **options))
-    assert type(model).__module__.startswith('mmparc.'), type(model)
-    assert [tuple(o.shape) for o in model(torch.zeros(2, 3, 64, 96))] == shapes, name
-"""
-
-
-@pytest.mark.parametrize(
-    'package',
-    ['mmpretrain', *(pytest.param(p, marks=pytest.mark.slow) for p in ('mmdet', 'mmseg'))],
-)
-def test_built_by_name_without_custom_imports(package):
-    expected = []
-    for family, kind in BACKBONES.items():
-        options = {**kind.parc.keywords, 'out_indices': kind.pyramid}
-        shapes = [tuple(o.shape) for o in build(family)(torch.zeros(2, 3, 64, 96))]
-        expected.append((kind.parc.func.__name__, options, shapes))
-    command = [sys.executable, '-W', 'ignore', '-c']
-    done = subprocess.run(
-        [*command, BY_NAME.format(package=package, expected=expected)],
-        cwd=ROOT,
-        env=tool_environment(),
-        capture_output=True,
-        text=True,
-        timeout=600,
-    )
-    assert done.returncode == 0, done.stderr
 
 
 # Forward
