@@ -167,6 +167,8 @@ def test_forks_are_told_and_not_refused(empty: Environment) -> None:
     right, both = [line for line in lines_of(empty.run()) if line.name == 'mmengine'][:2]
     assert (right.mark, both.mark) == ('ok', 'note')
     assert both.text == 'onedl-mmengine 0.10.9 installs the same mmengine'
+    empty.distribution('JinJa2', '3.1.6', module='jinja2')  # the same package, by another spelling
+    assert the(empty.run(), 'jinja2').mark == 'ok'
 
 
 def test_nothing_is_installed(empty: Environment) -> None:

@@ -268,6 +268,12 @@ def requirements() -> dict[str, Any]:
     return needs
 
 
+def same_name(other: str | None, name: str) -> bool:
+    """Of one package, as Jinja2 is jinja2 (PEP 503); None, of broken metadata, is no other's."""
+    spellings = {re.sub('[-_.]+', '-', spelling).lower() for spelling in (other or name, name)}
+    return len(spellings) == 1
+
+
 def check_packages(needs: dict[str, Any]) -> set[str]:
     """Versions and ranges; gives the packages that are missing."""
     say(OK, 'Python', f'{sys.version.split()[0]} ({sys.executable})')
@@ -281,7 +287,7 @@ def check_packages(needs: dict[str, Any]) -> set[str]:
     for name, wanted in needs.items():
         version, module = version_of(name), MODULES.get(name, name)
         # such as a fork, under its own name
-        others = [other for other in providers.get(module, ()) if other not in (name, None)]
+        others = [other for other in providers.get(module, ()) if not same_name(other, name)]
         named = ', '.join(f'{other} {version_of(other)}' for other in dict.fromkeys(others))
         if not version and named:
             say(NOTE, name, f'{named} stands in for it')
