@@ -229,6 +229,10 @@ def test_pairs_have_the_same_seed(tmp_path: Path) -> None:
     assert beats.pairs == (both,)
     assert matters.pairs[0].values == pytest.approx((0.0, 0.1, 0.2) * 2)
     assert field.text == FIELD_CLAIM and {p.verdict for p in field.pairs} == {'not run'}
+    assert beats.text in to_readme([view], '.')
+    nothing = view_of(SMALL, Results('small'), tmp_path / 'figures')
+    assert nothing.claims and beats.text in to_markdown(nothing)
+    assert to_readme([nothing], '.').endswith(f'[{SMALL.title}](./small.md): *not run*')
 
 
 def test_a_pair_needs_both(tmp_path: Path) -> None:

@@ -264,7 +264,8 @@ def to_readme(views: Sequence[View], folder: str) -> str:
     for view in views:
         if view.claims:
             title = f'[{_md(view.table.title)}]({folder}/{view.name}.md)'
-            text += ['', f'{title}, ours:', '', claims_markdown(view)]
+            found = ['', claims_markdown(view)] if view.started else []
+            text += ['', f'{title}, ours:' if found else f'{title}: *{NOT_RUN}*', *found]
     return '\n'.join(text)
 
 
