@@ -280,6 +280,15 @@ def test_a_run_keeps_its_lock_when_it_is_left_alone(jobs: list[Job]) -> None:
     assert not is_locked(job.work_dir)
 
 
+@pytest.fixture
+def interruptible():
+    """A shell has what it runs in its background ignore SIGINT, these tests too."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures('interruptible')
 @pytest.mark.parametrize('number', [signal.SIGTERM, signal.SIGINT])
 def test_stopping_ends_the_runs(jobs: list[Job], number: int) -> None:
     first, _, other = jobs
