@@ -24,3 +24,14 @@ def pytest_collection_finish():
 def upstreams_metafiles():
     if 'mmengine' in sys.modules:  # not where the operator is tested alone
         read_metafiles_once()
+
+
+@pytest.fixture(scope='module', autouse=True)
+def scopes_end():
+    """A Runner's scope stays the default one: tests of other files shall not build in it."""
+    registry = sys.modules.get('mmengine.registry')  # absent where the operator is tested alone
+    scopes = registry.DefaultScope._instance_dict if registry else {}
+    before = dict(scopes)
+    yield
+    scopes.clear()
+    scopes.update(before)
