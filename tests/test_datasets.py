@@ -18,7 +18,16 @@ import pytest
 from pycocotools import mask as rle
 from pycocotools.coco import COCO
 
-from mmparc.datasets import CLASSES, DIFFICULTIES, TASKS, Scene, draw_scene, make_tiny_data
+from mmparc.datasets import (
+    CLASSES,
+    DIFFICULTIES,
+    RELATIONS,
+    TASKS,
+    Scene,
+    draw_relations,
+    draw_scene,
+    make_tiny_data,
+)
 
 ROOT = Path(__file__).parents[1]
 TOOL = ROOT / 'tools' / 'make_tiny_data.py'
@@ -133,15 +142,65 @@ def test_shape_tells_the_class_and_colour_does_not() -> None:
         colours.append([*scene.image[thing.mask].mean(0), *scene.image.mean((0, 1))])
         labels.append(thing.label)
 
-    def accuracy(features: list[np.ndarray]) -> float:
-        features, classes = np.array(features), np.array(labels)
-        train, test = slice(0, 120), slice(120, 240)
-        means = [features[train][classes[train] == c].mean(0) for c in range(len(CLASSES))]
-        distance = np.linalg.norm(features[test][:, None] - np.array(means), axis=2)
-        return float(np.mean(distance.argmin(1) == classes[test]))
+    assert accuracy(colours, labels) < 0.25
+    assert accuracy(profiles, labels) > 0.7
 
-    assert accuracy(colours) < 0.25
-    assert accuracy(profiles) > 0.7
+
+def centre_of(mask: np.ndarray) -> np.ndarray:
+    return np.argwhere(mask).mean(0)
+
+
+@pytest.mark.parametrize('label', [*range(len(RELATIONS)), None])
+@pytest.mark.parametrize('size', [(64, 64), (96, 144)], ids=str)
+@pytest.mark.parametrize('difficulty', DIFFICULTIES)
+def test_places_tell_the_class(difficulty: str, size: tuple[int, int], label: int | None) -> None:
+    """From pixels: the white ring's middle, a disc's, and which lines of the grid they share."""
+    cell = np.array(size) / 6
+    kinds = set()
+    for seed in range(12):
+        rng = np.random.default_rng([5, seed])
+        scene = draw_relations(rng, size, difficulty, label=label)
+        ring = centre_of((scene.image.astype(int) > 200).all(2))
+        for thing in scene.objects:
+            y, x = centre_of(thing.mask)
+            apart = np.abs([y, x] - ring) / cell
+            kind = 'row' if apart[0] < 0.5 else 'column' if apart[1] < 0.5 else 'apart'
+            half = 'upper' if y < size[0] / 2 else 'lower'
+            assert RELATIONS[thing.label] == f'{kind}-{half}'
+            assert apart.sum() > 1.5 and thing.mask.sum() == pytest.approx(thing.area, rel=0.1)
+            kinds.add(thing.label)
+        assert not np.sum([thing.mask for thing in scene.objects], 0).max() > 1
+        if label is not None:
+            blue, green, red = scene.image.astype(int).transpose(2, 0, 1)
+            found = centre_of((red > blue + 90) & (red > green + 90))
+            assert scene.objects[0].label == label
+            assert found == pytest.approx(centre_of(scene.objects[0].mask), abs=1)
+    assert len(kinds) == len(RELATIONS) or label is not None
+
+
+def test_what_lies_at_a_disc_does_not_tell_its_class() -> None:
+    """Nearest class mean: on its colour and size at chance, on both places above it."""
+    looks, places, labels = [], [], []
+    for i in range(600):
+        rng = np.random.default_rng([13, i])
+        scene = draw_relations(rng, (64, 64), label=i % len(RELATIONS))
+        mask = scene.objects[0].mask
+        ring = centre_of((scene.image.astype(int) > 200).all(2))
+        looks.append([*scene.image[mask].mean(0), mask.sum()])
+        places.append([*np.abs(centre_of(mask) - ring), 2 * centre_of(mask)[0]])
+        labels.append(scene.objects[0].label)
+    assert accuracy(looks, labels) < 0.25
+    assert accuracy(places, labels) > 0.5
+
+
+def accuracy(features: list, labels: list[int]) -> float:
+    """Of the nearest class mean of the first half, on the second."""
+    features, labels = np.array(features), np.array(labels)
+    features = (features - features.mean(0)) / features.std(0)
+    train, test = np.split(np.arange(len(labels)), 2)
+    means = [features[train][labels[train] == c].mean(0) for c in range(labels.max() + 1)]
+    distance = np.linalg.norm(features[test][:, None] - np.array(means), axis=2)
+    return float(np.mean(distance.argmin(1) == labels[test]))
 
 
 def test_wrong_settings_are_refused(tmp_path: Path) -> None:
@@ -152,7 +211,19 @@ def test_wrong_settings_are_refused(tmp_path: Path) -> None:
         draw_scene(rng, (64, 64), 'nasty')
     with pytest.raises(ValueError, match='between 0 and 7'):
         draw_scene(rng, (64, 64), labels=[8])
-    for settings in ({'seed': -1}, {'difficulty': 'nasty'}, {'val': 0}, {'size': (64, 63)}):
+    with pytest.raises(ValueError, match='at least 64 x 64'):
+        draw_relations(rng, (64, 48))
+    with pytest.raises(ValueError, match='easy, normal, hard'):
+        draw_relations(rng, (64, 64), 'nasty')
+    with pytest.raises(ValueError, match='between 0 and 5'):
+        draw_relations(rng, (64, 64), label=6)
+    for settings in (
+        {'seed': -1},
+        {'difficulty': 'nasty'},
+        {'val': 0},
+        {'size': (64, 63)},
+        {'scenes': 'x'},
+    ):
         with pytest.raises(ValueError, match=r'^[^\n]+$'):
             make_tiny_data(tmp_path, 'det', **settings)
     with pytest.raises(ValueError, match='cls, det, seg'):
@@ -224,6 +295,18 @@ def test_an_interrupted_run_leaves_nothing(tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt):
         make_tiny_data(tmp_path, 'cls', train=4, val=1, on_image=interrupt)
     assert not any(tmp_path.iterdir())
+
+
+def test_relations_are_written(tmp_path: Path) -> None:
+    """Under their own names, and not in a folder of shapes."""
+    settings = dict(train=6, val=6, size=(64, 64), scenes='relations')
+    folders = {task: make_tiny_data(tmp_path, task, **settings) for task in TASKS}
+    found = sorted(path.name for path in (folders['cls'] / 'train').iterdir())
+    assert found == sorted(RELATIONS) == list(RELATIONS)
+    content = json.loads((folders['det'] / 'annotations/instances_val2017.json').read_text())
+    assert [c['name'] for c in content['categories']] == list(RELATIONS)
+    with pytest.raises(FileExistsError, match='classes is'):
+        make_tiny_data(tmp_path, 'cls', **settings | {'scenes': 'shapes'})
 
 
 # What reads it

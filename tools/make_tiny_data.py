@@ -16,7 +16,14 @@ try:
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
 
-    from mmparc.datasets import DEFAULTS, DIFFICULTIES, TASKS, holds_tiny_data, make_tiny_data
+    from mmparc.datasets import (
+        DEFAULTS,
+        DIFFICULTIES,
+        SCENES,
+        TASKS,
+        holds_tiny_data,
+        make_tiny_data,
+    )
 except ImportError as error:
     raise SystemExit(
         f'error: {error.name or error} is not installed in this Python: in a checkout run '
@@ -29,6 +36,7 @@ def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.partition(':')[0] + '.')
     parser.add_argument('--out', type=Path, default=Path('data/tiny'), help='default: data/tiny')
     parser.add_argument('--tasks', nargs='+', choices=TASKS, default=TASKS, metavar='TASK')
+    parser.add_argument('--scenes', choices=SCENES, default='shapes', help='default: shapes')
     parser.add_argument('--seed', type=int, default=0)
     parser.add_argument('--difficulty', choices=DIFFICULTIES, default='normal')
     counts = ', '.join(f'{task} {DEFAULTS[task].train}' for task in TASKS)
@@ -43,7 +51,8 @@ def parse_args() -> argparse.Namespace:
 def main() -> None:
     args = parse_args()
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # clean up as for Ctrl-C
-    settings = {key: getattr(args, key) for key in ('seed', 'difficulty', 'train', 'val', 'size')}
+    names = ('scenes', 'seed', 'difficulty', 'train', 'val', 'size')
+    settings = {name: getattr(args, name) for name in names}
     cores = os.sched_getaffinity(0) if hasattr(os, 'sched_getaffinity') else range(os.cpu_count())
     workers = min(len(cores), 8)
     try:

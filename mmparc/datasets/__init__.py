@@ -3,16 +3,20 @@
 Needs NumPy, OpenCV and pycocotools, neither torch nor any OpenMMLab package.
 """
 
+from mmparc.datasets.relations import RELATIONS, draw_relations
 from mmparc.datasets.scenes import CLASSES, DIFFICULTIES, Scene, SceneObject, draw_scene
-from mmparc.datasets.writers import DEFAULTS, TASKS, holds_tiny_data, make_tiny_data
+from mmparc.datasets.writers import DEFAULTS, SCENES, TASKS, holds_tiny_data, make_tiny_data
 
 __all__ = [
     'CLASSES',
     'DEFAULTS',
     'DIFFICULTIES',
+    'RELATIONS',
+    'SCENES',
     'TASKS',
     'Scene',
     'SceneObject',
+    'draw_relations',
     'draw_scene',
     'holds_tiny_data',
     'make_tiny_data',

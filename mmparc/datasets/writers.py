@@ -32,10 +32,12 @@ import numpy as np
 from pycocotools import mask as rle
 
 from mmparc.datasets.preview import draw_preview
-from mmparc.datasets.scenes import CLASSES, DIFFICULTIES, draw_scene
+from mmparc.datasets.relations import RELATIONS, draw_relations
+from mmparc.datasets.scenes import CLASSES, DIFFICULTIES, Scene, draw_scene
 
 FORMAT_VERSION = 2
 SPLITS = ('train', 'val')
+SCENES = {'shapes': CLASSES, 'relations': RELATIONS}  # what is drawn, and its classes
 VAL_ID = 1_000_001  # the first image id of det's val split; train's is 1
 
 
@@ -62,6 +64,7 @@ class Job:
 
     folder: Path
     task: str
+    scenes: str
     split: str
     index: int
     seed: int
@@ -73,6 +76,7 @@ def make_tiny_data(
     out: str | os.PathLike[str],
     task: str,
     *,
+    scenes: str = 'shapes',
     seed: int = 0,
     difficulty: str = 'normal',
     train: int | None = None,
@@ -86,6 +90,7 @@ def make_tiny_data(
     Args:
         out: The folder in which the task's own folder is made.
         task: 'cls', 'det' or 'seg'.
+        scenes: 'shapes', to be told by their outline, or 'relations', by their places.
         seed: Other seeds give other images.
         difficulty: 'easy', 'normal' or 'hard'.
         train: Number of training images; `train`, `val` and `size` default to `DEFAULTS[task]`.
@@ -102,7 +107,14 @@ def make_tiny_data(
         ValueError: A setting is out of range.
         FileExistsError: The folder holds something else; nothing was changed.
     """
-    settings = {'seed': seed, 'difficulty': difficulty, 'train': train, 'val': val, 'size': size}
+    settings = {
+        'scenes': scenes,
+        'seed': seed,
+        'difficulty': difficulty,
+        'train': train,
+        'val': val,
+        'size': size,
+    }
     folder = Path(out) / task
     if holds_tiny_data(out, task, **settings):
         return folder
@@ -125,6 +137,7 @@ def holds_tiny_data(
     out: str | os.PathLike[str],
     task: str,
     *,
+    scenes: str = 'shapes',
     seed: int = 0,
     difficulty: str = 'normal',
     train: int | None = None,
@@ -137,7 +150,7 @@ def holds_tiny_data(
         ValueError: A setting is out of range.
         FileExistsError: The folder holds something else.
     """
-    wanted = _manifest(task, seed, difficulty, train, val, size)
+    wanted = _manifest(task, scenes, seed, difficulty, train, val, size)
     folder = Path(out) / task
     if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
         return False
@@ -161,6 +174,7 @@ def holds_tiny_data(
 
 def _manifest(
     task: str,
+    scenes: str,
     seed: int,
     difficulty: str,
     train: int | None,
@@ -170,6 +184,8 @@ def _manifest(
     """The checked settings of a data set, as `manifest.json` has them."""
     if task not in DEFAULTS:
         raise ValueError(f'task {task!r} is none of {", ".join(TASKS)}')
+    if scenes not in SCENES:
+        raise ValueError(f'scenes {scenes!r} are none of {", ".join(SCENES)}')
     if difficulty not in DIFFICULTIES:
         raise ValueError(f'difficulty {difficulty!r} is none of {", ".join(DIFFICULTIES)}')
     default = DEFAULTS[task]
@@ -186,7 +202,7 @@ def _manifest(
     return {
         'format_version': FORMAT_VERSION,
         'task': task,
-        'classes': list(CLASSES),
+        'classes': list(SCENES[scenes]),
         'seed': seed,
         'difficulty': difficulty,
         'train': train,
@@ -204,8 +220,10 @@ def _fill_folder(
 ) -> None:
     """Writes everything that belongs in a task's folder."""
     task, seed, difficulty = (manifest[key] for key in ('task', 'seed', 'difficulty'))
+    classes = tuple(manifest['classes'])
+    (scenes,) = (name for name, known in SCENES.items() if known == classes)
     jobs = [
-        Job(folder, task, split, index, seed, difficulty, tuple(manifest['size']))
+        Job(folder, task, scenes, split, index, seed, difficulty, tuple(manifest['size']))
         for split in SPLITS
         for index in range(manifest[split])
     ]
@@ -217,8 +235,8 @@ def _fill_folder(
     if task == 'det':
         for split in SPLITS:
             path = folder / 'annotations' / f'instances_{split}2017.json'
-            _write(path, _json(_coco(results[split])))
-    _write(folder / 'preview.png', _encode('.png', draw_preview(folder, task)))
+            _write(path, _json(_coco(results[split], classes)))
+    _write(folder / 'preview.png', _encode('.png', draw_preview(folder, task, classes)))
     _write(folder / 'manifest.json', _json(manifest, indent=1))
 
 
@@ -244,13 +262,13 @@ def _write_image(job: Job) -> Any:
     key = [job.seed, TASKS.index(job.task), SPLITS.index(job.split), job.index]
     rng = np.random.default_rng(key)
     if job.task == 'cls':
-        label = job.index % len(CLASSES)
-        span = min(job.size) * 0.22, min(job.size) * 0.88
-        scene = draw_scene(rng, job.size, job.difficulty, labels=[label], diameters=span)
-        path = job.folder / job.split / CLASSES[label] / f'{job.split}_{job.index:08d}.JPEG'
+        classes = SCENES[job.scenes]
+        label = job.index % len(classes)
+        scene = _draw(job, rng, label)
+        path = job.folder / job.split / classes[label] / f'{job.split}_{job.index:08d}.JPEG'
         _write(path, _encode('.jpg', scene.image))
         return None
-    scene = draw_scene(rng, job.size, job.difficulty)
+    scene = _draw(job, rng)
     if job.task == 'det':
         image_id = job.index + (1 if job.split == 'train' else VAL_ID)
         name = f'{image_id:012d}.jpg'
@@ -269,6 +287,16 @@ def _write_image(job: Job) -> Any:
     return None
 
 
+def _draw(job: Job, rng: np.random.Generator, label: int | None = None) -> Scene:
+    """A scene of many objects, or one for a classifier."""
+    if job.scenes == 'relations':
+        return draw_relations(rng, job.size, job.difficulty, label=label)
+    if label is None:
+        return draw_scene(rng, job.size, job.difficulty)
+    span = min(job.size) * 0.22, min(job.size) * 0.88
+    return draw_scene(rng, job.size, job.difficulty, labels=[label], diameters=span)
+
+
 def _annotation(label: int, mask: np.ndarray, image_id: int) -> dict[str, Any]:
     """A COCO annotation, still without its id."""
     code = rle.encode(np.asfortranarray(mask, np.uint8))
@@ -282,7 +310,9 @@ def _annotation(label: int, mask: np.ndarray, image_id: int) -> dict[str, Any]:
     }
 
 
-def _coco(results: list[tuple[dict[str, Any], list[dict[str, Any]]]]) -> dict[str, Any]:
+def _coco(
+    results: list[tuple[dict[str, Any], list[dict[str, Any]]]], classes: tuple[str, ...]
+) -> dict[str, Any]:
     """A COCO annotation file's content from each image's entry and annotations."""
     annotations = [annotation for _, of_image in results for annotation in of_image]
     return {
@@ -296,7 +326,7 @@ def _coco(results: list[tuple[dict[str, Any], list[dict[str, Any]]]]) -> dict[st
         ],
         'categories': [
             {'id': label + 1, 'name': name, 'supercategory': 'shape'}
-            for label, name in enumerate(CLASSES)
+            for label, name in enumerate(classes)
         ],
         'images': [image for image, _ in results],
         'annotations': [{'id': i + 1, **entry} for i, entry in enumerate(annotations)],

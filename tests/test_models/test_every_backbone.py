@@ -196,6 +196,23 @@ def test_without_parc_it_is_the_plain_network(family):
         assert torch.equal(a, b)
 
 
+@each_twin
+def test_without_position_embeddings(family):
+    """As with embeddings of zero, and not as with those that a network begins with."""
+    model, without = in_eval(build(family)), in_eval(build(family, pos_embed=False))
+    embeddings = {name for name, _ in model.named_parameters() if name.endswith('.pos_embed')}
+    loaded = without.load_state_dict(model.state_dict(), strict=False)
+    assert embeddings and set(loaded.unexpected_keys) == embeddings and not loaded.missing_keys
+    image = image_of(SIZES[0], batch=1, dtype=torch.float32)
+    with torch.no_grad():
+        outputs = without(image)
+        assert any(relative_error(a, b) > 1e-4 for a, b in zip(model(image), outputs, strict=True))
+        for name in embeddings:
+            model.get_parameter(name).zero_()
+        for a, b in zip(model(image), outputs, strict=True):
+            assert_close(a, b, 1e-5)
+
+
 @each_backbone
 @pytest.mark.parametrize('size', SIZES, ids=str)
 def test_backends_agree(family, size):

@@ -4,6 +4,8 @@ What it shares with other families is in test_every_backbone.py. Except for coun
 values a narrow network is used.
 """
 
+import math
+
 import pytest
 import torch
 from backbones import (
@@ -17,6 +19,7 @@ from backbones import (
 from helpers import assert_close
 from mmengine.registry import DefaultScope
 from mmpretrain.registry import OPTIM_WRAPPER_CONSTRUCTORS
+from mmseg.models import MobileNetV2
 
 from mmparc.models.backbones import ParCMobileNetV2
 
@@ -116,6 +119,24 @@ def test_kernels_are_as_long_as_the_map(img_size, deep, deepest):
     for mixer, received, _ in calls_of_mixers(model, torch.randn(1, 3, *size)):
         kernel = mixer.conv_h.weight.shape[-1], mixer.conv_w.weight.shape[-1]
         assert tuple(received.shape[2:]) == kernel
+
+
+@pytest.mark.parametrize('strides', [(1, 2, 2, 1, 1, 1, 1), (2, 1, 1, 2, 1, 1, 2)], ids=str)
+def test_strides(strides):
+    """mmseg's MobileNetV2 takes them too."""
+    model = in_eval(build(parc_starts=DEPTHS, strides=strides, out_indices=(1, 3, 4, 6)))
+    plain = in_eval(MobileNetV2(0.25, strides=strides, out_indices=(1, 3, 4, 6)))
+    missing, unexpected = plain.load_state_dict(model.state_dict(), strict=False)
+    assert not missing and all(name.startswith('conv2.') for name in unexpected)
+    image = torch.randn(1, 3, 64, 96)
+    with torch.no_grad():
+        for a, b in zip(model(image), plain(image), strict=True):
+            assert torch.equal(a, b)
+    model = build(strides=strides, img_size=(64, 96))
+    sides = 32 // math.prod(strides[:6]), 48 // math.prod(strides[:6])
+    assert kernel_sizes(model)['layer6.2.conv.1.conv'] == sides
+    with pytest.raises(ValueError, match='strides must give one stride for each of the 7 stages'):
+        build(strides=strides[:6])
 
 
 # Forward and backward

@@ -32,6 +32,8 @@ class ParCConvNeXt(ConvNeXt):
             of the blocks in the last two; (3, 3, 6, 2) for depths (3, 3, 9, 3).
         img_size: the training resolution, one number or (height, width). It gives the kernels'
             lengths: each stage's own resolution at that size.
+        pos_embed: whether the mixers have position embeddings; without them the network tells how
+            much they matter, and nothing published is like that.
         resize: how kernels follow maps of other lengths, see :func:`mmparc.ops.resize_taps`.
         backend: as in :class:`mmparc.models.ParCConv`.
         stem_patch_size: the stride of the stem.
@@ -56,6 +58,7 @@ class ParCConvNeXt(ConvNeXt):
         arch: str | dict = 'tiny',
         parc_starts: Sequence[int] | None = None,
         img_size: int | tuple[int, int] = 224,
+        pos_embed: bool = True,
         resize: str = 'interpolate',
         backend: str = 'auto',
         stem_patch_size: int = 4,
@@ -79,6 +82,10 @@ class ParCConvNeXt(ConvNeXt):
             kernel_size = tuple(size // stride for size in to_2tuple(img_size))
             for block in self.stages[stage][start:]:
                 block.depthwise_conv = ParCMixer(
-                    self.channels[stage], kernel_size, resize=resize, backend=backend
+                    self.channels[stage],
+                    kernel_size,
+                    pos_embed=pos_embed,
+                    resize=resize,
+                    backend=backend,
                 )
         self._freeze_stages()  # the mixers came after the parent froze its stages

@@ -33,8 +33,12 @@ class ParCMobileNetV2(MobileNetV2):
             depth means none. By default the published choice for depths (1, 2, 3, 4, 3, 3, 1).
         img_size: the training resolution, one number or (height, width). It gives the kernels'
             lengths: each stage's own resolution at that size.
+        pos_embed: whether each stage's first mixer has position embeddings; without them the
+            network tells how much they matter, and nothing published is like that.
         resize: how kernels follow maps of other lengths, see :func:`mmparc.ops.resize_taps`.
         backend: as in :class:`mmparc.models.ParCConv`.
+        strides: of the seven stages behind the stem of stride 2; by default MobileNetV2's,
+            (1, 2, 2, 2, 1, 2, 1).
         init_cfg: by default as MobileNetV2's, with the ParC kernels among the convolutions:
             Kaiming normal with fan out, biases 0.
         **kwargs: everything else that mmpretrain's MobileNetV2 takes (out_indices, frozen_stages,
@@ -42,7 +46,7 @@ class ParCMobileNetV2(MobileNetV2):
 
     Raises:
         ValueError: if ``parc_starts`` does not fit the depths, or would replace a convolution that
-            has a stride.
+            has a stride; if there is not one of ``strides`` for each stage.
     """
 
     def __init__(
@@ -50,11 +54,21 @@ class ParCMobileNetV2(MobileNetV2):
         widen_factor: float = 1.0,
         parc_starts: Sequence[int] = (1, 2, 3, 2, 2, 2, 1),
         img_size: int | tuple[int, int] = 224,
+        pos_embed: bool = True,
         resize: str = 'interpolate',
         backend: str = 'auto',
+        strides: Sequence[int] | None = None,
         init_cfg: dict | list[dict] | None = INIT_CFG,
         **kwargs,
     ) -> None:
+        if strides is not None:
+            if len(strides) != len(self.arch_settings):
+                raise ValueError(
+                    f'strides must give one stride for each of the {len(self.arch_settings)} '
+                    f'stages, got {list(strides)}'
+                )
+            stages = zip(self.arch_settings, strides, strict=True)
+            self.arch_settings = [[*settings[:3], stride] for settings, stride in stages]
         super().__init__(widen_factor, init_cfg=init_cfg, **kwargs)
         depths = [depth for _, _, depth, _ in self.arch_settings]
         self.parc_starts = check_parc_starts(parc_starts, depths)
@@ -69,7 +83,7 @@ class ParCMobileNetV2(MobileNetV2):
                 depthwise.conv = ParCMixer(
                     depthwise.in_channels,
                     kernel_size,
-                    pos_embed=index == start,
+                    pos_embed=pos_embed and index == start,
                     resize=resize,
                     backend=backend,
                 )

@@ -37,6 +37,8 @@ class ParCResNet(ResNet):
             both rounded up, and none before; (3, 4, 3, 2) for depth 50.
         img_size: the training resolution, one number or (height, width). It gives the kernels'
             lengths: each stage's own resolution at that size and these ``strides``.
+        pos_embed: whether the mixers have position embeddings; without them the network tells how
+            much they matter, and nothing published is like that.
         resize: how kernels follow maps of other lengths, see :func:`mmparc.ops.resize_taps`.
         backend: as in :class:`mmparc.models.ParCConv`.
         **kwargs: everything else that mmpretrain's ResNet takes (strides, dilations, out_indices,
@@ -52,6 +54,7 @@ class ParCResNet(ResNet):
         depth: int = 50,
         parc_starts: Sequence[int] | None = None,
         img_size: int | tuple[int, int] = 224,
+        pos_embed: bool = True,
         resize: str = 'interpolate',
         backend: str = 'auto',
         **kwargs,
@@ -71,7 +74,12 @@ class ParCResNet(ResNet):
                 block = blocks[index]
                 check_no_stride(block.conv2, stage, index)
                 block.conv2 = ParCMixer(
-                    block.mid_channels, kernel_size, dense=True, resize=resize, backend=backend
+                    block.mid_channels,
+                    kernel_size,
+                    dense=True,
+                    pos_embed=pos_embed,
+                    resize=resize,
+                    backend=backend,
                 )
                 # Here and not by a rule of init_cfg, which would zero the biases.
                 for conv in (block.conv2.conv_h, block.conv2.conv_w):
