@@ -23,7 +23,7 @@ COLOURS = np.array(  # BGR; the first is that of the only disc that a classifier
     [(50, 50, 230), (40, 200, 240), (70, 190, 60), (220, 190, 40), (220, 80, 60), (200, 70, 190)]
 )
 # Other discs in an image of one class; discs of each relation in others.
-COUNTS = {'easy': (1, 1), 'normal': (2, 2), 'hard': (5, 3)}
+COUNTS = {'easy': (0, 1), 'normal': (0, 2), 'hard': (2, 3)}
 NOISE = 8.0  # standard deviation, on the scale 0 to 255
 
 

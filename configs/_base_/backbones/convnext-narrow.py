@@ -9,9 +9,11 @@ plain = dict(
     # next to nothing in the first hundreds of steps.
     layer_scale_init_value=1.0,
     norm_cfg=dict(type='LN2d', eps=0.1),
-    init_cfg=[
-        dict(type='Kaiming', layer=['Conv2d', 'Linear', 'ParCConv'], nonlinearity='linear'),
-        dict(type='Constant', layer=['LayerNorm'], val=1.0, bias=0.0),
-    ],
+    init_cfg=dict(
+        type='Kaiming',
+        layer=['Conv2d', 'Linear', 'ParCConv'],
+        mode='fan_in',  # of a depthwise kernel: its own length
+        nonlinearity='linear',
+    ),
 )
 parc = dict(type='mmparc.ParCConvNeXt', parc_starts=(3,), img_size=64)

@@ -1,5 +1,9 @@
 # A segmentor for two CPU cores on made relations.
-_base_ = ['../../_base_/relations/segmentor.py', '../../_base_/backbones/convnext-narrow.py']
+_base_ = [
+    '../../_base_/relations/segmentor.py',
+    '../../_base_/relations/schedule.py',
+    '../../_base_/backbones/convnext-narrow.py',
+]
 
 model = dict(
     backbone=dict(**_base_.plain, gap_before_final_norm=False),
