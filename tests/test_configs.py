@@ -65,7 +65,7 @@ SLOW = (
     'convnext-base_',
     'parcnet-h_',
 )
-# What lies behind the last output that detectors and segmentors use. MobileNetV2 and MobileViT run
+# What lies behind the last output that detectors and segmentors use, and the narrow classifier. MobileNetV2 and MobileViT run
 # it for nothing, ParCNet freezes its own.
 FINAL_1X1 = {'mobilenet_v2': 'conv2', 'parcnet': 'conv_1x1_exp'}
 
@@ -80,8 +80,8 @@ def plain_twin(leaf: str) -> str:
 
 
 def untrained(leaf: str) -> set[str]:
-    task, family, _ = leaf.split('/')
-    if task == 'cls' or family not in FINAL_1X1:
+    task, family, name = leaf.split('/')
+    if family not in FINAL_1X1 or (task == 'cls' and '-narrow_' not in name):
         return set()
     return {f'backbone.{FINAL_1X1[family]}.{n}' for n in ('conv.weight', 'bn.weight', 'bn.bias')}
 

@@ -7,6 +7,8 @@ _base_ = [
 
 model = dict(
     backbone=dict(**_base_.plain),
-    head=dict(in_channels=1280),
+    head=dict(in_channels=_base_.channels),
 )
 optim_wrapper = dict(optimizer=dict(lr=4e-3))
+# The final 1x1 comes behind the last output: it is loaded, but gets no gradient.
+find_unused_parameters = True

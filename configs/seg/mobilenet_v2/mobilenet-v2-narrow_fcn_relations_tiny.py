@@ -6,7 +6,7 @@ _base_ = [
 ]
 
 model = dict(
-    backbone=dict(**_base_.plain, out_indices=[6]),
+    backbone=dict(**_base_.plain),
     decode_head=dict(in_channels=_base_.channels, channels=_base_.channels),
 )
 optim_wrapper = dict(optimizer=dict(lr=4e-3))
