@@ -65,8 +65,8 @@ SLOW = (
     'convnext-base_',
     'parcnet-h_',
 )
-# What lies behind the last output that detectors and segmentors use, and the narrow classifier. MobileNetV2 and MobileViT run
-# it for nothing, ParCNet freezes its own.
+# What lies behind the last output that detectors and segmentors use, and the narrow classifier.
+# MobileNetV2 and MobileViT run it for nothing, ParCNet freezes its own.
 FINAL_1X1 = {'mobilenet_v2': 'conv2', 'parcnet': 'conv_1x1_exp'}
 
 each_leaf = pytest.mark.parametrize('leaf', LEAVES)
