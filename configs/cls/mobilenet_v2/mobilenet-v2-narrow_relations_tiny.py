@@ -2,7 +2,7 @@
 _base_ = [
     '../../_base_/relations/classifier.py',
     '../../_base_/relations/schedule.py',
-    '../../_base_/backbones/mobilenet-v2-narrow.py',
+    '../../_base_/relations/mobilenet-v2-narrow.py',
 ]
 
 model = dict(

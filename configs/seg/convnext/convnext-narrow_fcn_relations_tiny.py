@@ -2,7 +2,7 @@
 _base_ = [
     '../../_base_/relations/segmentor.py',
     '../../_base_/relations/schedule.py',
-    '../../_base_/backbones/convnext-narrow.py',
+    '../../_base_/relations/convnext-narrow.py',
 ]
 
 model = dict(

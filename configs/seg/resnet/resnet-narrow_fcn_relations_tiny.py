@@ -2,7 +2,7 @@
 _base_ = [
     '../../_base_/relations/segmentor.py',
     '../../_base_/relations/schedule.py',
-    '../../_base_/backbones/resnet-narrow.py',
+    '../../_base_/relations/resnet-narrow.py',
 ]
 
 model = dict(

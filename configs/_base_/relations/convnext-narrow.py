@@ -5,8 +5,8 @@ plain = dict(
     type='mmpretrain.ConvNeXt',
     arch=dict(depths=[5], channels=[channels]),
     out_indices=[0],
-    # As convnext-micro.py; and weights that suit the width: at 0.02, blocks of 32 channels say
-    # next to nothing in the first hundreds of steps.
+    # As backbones/convnext-micro.py; and weights that suit the width: at 0.02, blocks of 32
+    # channels say next to nothing in the first hundreds of steps.
     layer_scale_init_value=1.0,
     norm_cfg=dict(type='LN2d', eps=0.1),
     init_cfg=dict(
