@@ -50,7 +50,11 @@ val_dataloader = dict(
     dataset=dict(
         **relations_dataset,
         split='val',
-        pipeline=[dict(type='LoadImageFromFile'), dict(type='PackInputs')],
+        pipeline=[
+            dict(type='LoadImageFromFile'),
+            dict(type='CenterCrop', crop_size=64),  # the whole of these images: it says their size
+            dict(type='PackInputs'),
+        ],
     ),
 )
 test_dataloader = val_dataloader

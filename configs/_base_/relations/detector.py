@@ -84,8 +84,8 @@ val_dataloader = dict(
         test_mode=True,
         pipeline=[
             dict(type='LoadImageFromFile'),
-            # of no effect on these images, but it gives the scale that detections are returned in
-            dict(type='Resize', scale_factor=1.0),
+            # these images' own size: it gives the scale that detections are returned in
+            dict(type='Resize', scale=(64, 64), keep_ratio=True),
             dict(type='LoadAnnotations', with_bbox=True),
             dict(
                 type='PackDetInputs',

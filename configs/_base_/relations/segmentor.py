@@ -18,7 +18,8 @@ model = dict(
         bgr_to_rgb=True,
         pad_val=0,
         seg_pad_val=255,
-        size_divisor=4,
+        size=(64, 64),  # that of the images
+        test_cfg=dict(size_divisor=4),
     ),
     decode_head=dict(
         type='FCNHead',
