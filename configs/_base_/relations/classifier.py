@@ -52,7 +52,9 @@ val_dataloader = dict(
         split='val',
         pipeline=[
             dict(type='LoadImageFromFile'),
-            dict(type='CenterCrop', crop_size=64),  # the whole of these images: it says their size
+            # the whole of these images, at their own size
+            dict(type='ResizeEdge', scale=64),
+            dict(type='CenterCrop', crop_size=64),
             dict(type='PackInputs'),
         ],
     ),
