@@ -80,9 +80,10 @@ def _panels(view: View) -> dict[str, list[Line]]:
     """{title: the lines that share a chart}, those of a group, else those of the same metrics."""
     panels: dict[str, list[Line]] = {}
     for part in view.parts:
+        task = texts.TASKS[part.task].capitalize()
+        whole = f'{task}, {view.table.title}' if len(view.parts) > 1 else view.table.title
         for line in part.lines:
-            task = texts.TASKS[part.task].capitalize()
-            title = f'{task}, {line.row.group}' if line.row.group else view.table.title
+            title = f'{task}, {line.row.group}' if line.row.group else whole
             panels.setdefault(title, []).append(line)
     return panels
 
