@@ -288,9 +288,11 @@ def plain_twin(config: Path) -> Path | None:
         return None
     base = config.parent / bases[0]
     cfg = Config.fromfile(base)
-    backbone = cfg.get('model', {}).get('backbone', {})
-    whole = cfg.get('default_scope') in TASKS
-    return base if whole and not str(backbone.get('type')).startswith('mmparc.') else None
+    if cfg.get('default_scope') not in TASKS:
+        return None
+    # Ours may be plain too, with all of the upstream blocks kept: only its layers tell.
+    ours = str(cfg.get('model', {}).get('backbone', {}).get('type')).startswith('mmparc.')
+    return None if ours and Network(cfg, UNTRAINED).has_parc else base
 
 
 def require_packages() -> None:

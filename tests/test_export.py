@@ -385,6 +385,12 @@ def test_plain_twins(task):
     assert plain and {export.plain_twin(p) for p in plain} == {None}
 
 
+def test_a_base_with_parc_is_no_plain_twin(tmp_path):
+    mine = tmp_path / 'mine.py'
+    mine.write_text(f"_base_ = '{CLS}'\n")
+    assert export.plain_twin(mine) is None
+
+
 # The tool
 
 

@@ -86,7 +86,8 @@ def short(task: str, root: Path, steps: int) -> list[str]:
 
 
 def small_leaf(task: str, family: str) -> Path:
-    (config,) = ROOT.glob(f'configs/{task}/{family}/*parc*_tiny.py')
+    leaves = ROOT.glob(f'configs/{task}/{family}/*parc*_tiny.py')
+    (config,) = (leaf for leaf in leaves if '_relations_' not in leaf.name)
     return config
 
 
@@ -237,7 +238,9 @@ def test_from_classification_to_detection_and_segmentation(family: str, data, tm
 
 @pytest.mark.slow
 def test_an_untrained_detector_finds_nothing(data, tmp_path: Path) -> None:
+    # The weights are this seed's: of eight images one guess may be right.
     options = ['--work-dir', 'test', '--cfg-options', f'data_root={data("det")}']
+    options.append('randomness.seed=0')
     said = run('tools/test.py', CONFIGS['det'], 'none', *options, cwd=tmp_path)
     assert 'Evaluating bbox' in said
     assert metrics_of(tmp_path / 'test').get(METRICS['det'], 0) < 0.05
