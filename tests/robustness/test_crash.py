@@ -242,41 +242,72 @@ def hit(run: Training) -> str:
     return 'a step'
 
 
+PHASES = ('the beginning', 'a step', "a checkpoint's writing", 'an evaluation', 'the end')
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize('task', TASKS)
 def test_killed_anywhere(task: str, uncut, data, tmp_path: Path, full: bool, record) -> None:
-    """32 kills: 24 at random moments of the whole run, 4 as it writes, 4 as it evaluates.
-
-    Of the quick tests, the one below has its kill.
-    """
+    """32 kills: 24 at random moments of the whole run, 4 as it writes, 4 as it evaluates."""
     if not full:
-        pytest.skip('only with --full')
+        pytest.skip('only with --full; the test below has its kill')
     expected, seconds = uncut(task)
     draw = random.Random(task)
-    tried = held = 0
-    doing = Counter()
-    while tried < 32:
-        run = Training(task, data(task), tmp_path / str(tried))
-        step, kill = draw.choice(CHECKPOINTS[task]), send(signal.SIGKILL)
-        if tried % 8 == 6:
+    tried, held, workers = Counter(), Counter(), []
+    while tried.total() < 32:
+        number = tried.total()
+        run = Training(task, data(task), tmp_path / str(number))
+        step, kill = draw.choice(CHECKPOINTS[task]), send(signal.SIGKILL, children=workers)
+        if number % 8 == 6:
             meanwhile = in_writing(run, step, kill)
-        elif tried % 8 == 7:
+        elif number % 8 == 7:
             meanwhile = in_evaluation(run, step, draw.uniform(0, 0.2), kill)
         else:
             meanwhile = after(draw.uniform(0, seconds), kill)
         killed = run.run(SEED, meanwhile=meanwhile)
-        if killed.returncode == -signal.SIGKILL:
-            what = hit(run)
-            run.finish(*([] if run.step() else [SEED]), resume=True)  # a checkpoint has its seed
+        if killed.returncode == -signal.SIGKILL:  # and had not ended before
+            phase, at = hit(run), run.step()
+            run.finish(*([] if at else [SEED]), resume=True)  # a checkpoint has its seed
             equal = run.outcome() == expected
-            print(f'{task}: killed in {what} after checkpoint {run.step()}: {equal}', flush=True)
-            doing[what] += 1
-            tried += 1
-            held += equal
+            print(f'{task}: killed in {phase} after checkpoint {at}: {equal}', flush=True)
+            tried[phase] += 1
+            held[phase] += equal
         shutil.rmtree(run.work_dir, ignore_errors=True)
-    print(f'{task}: {dict(doing)}')
-    record(f'{task}: killed runs that end as the uncut one', tried, held)
+    assert not psutil.wait_procs(workers, timeout=30)[1]
+    for phase in PHASES:
+        record(f'{task}, killed in {phase}', tried[phase], held[phase])
+    record(f'{task}, killed', tried.total(), held.total())
     assert held == tried
+
+
+@pytest.mark.slow
+def test_another_seed_ends_elsewhere(uncut, data, tmp_path: Path) -> None:
+    """The control of all comparisons here; the same seed is the run that is spared nothing."""
+    other = Training('cls', data('cls'), tmp_path / 'other').finish('randomness.seed=2').outcome()
+    assert other['weights'] != uncut('cls')[0]['weights']
+    assert other['optimizer'] != uncut('cls')[0]['optimizer']
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('task', TASKS)
+def test_without_our_seeds_a_cut_run_ends_elsewhere(
+    task: str, data, tmp_path: Path, full: bool, record
+) -> None:
+    """The control of what the seeds are for: an uncut run repeats itself without them too."""
+    if not full:
+        pytest.skip('only with --full')
+    script = tmp_path / 'unseeded.py'
+    script.write_text(UNSEEDED)
+    uncut, again, cut = (
+        Training(task, data(task), tmp_path / name, script) for name in ('uncut', 'again', 'cut')
+    )
+    expected = uncut.finish(SEED).outcome()
+    assert again.finish(SEED).outcome() == expected
+    middle = CHECKPOINTS[task][1]
+    cut.run(SEED, meanwhile=in_evaluation(cut, middle, 0, send(signal.SIGKILL)))
+    differs = cut.finish(SEED, resume=True).outcome()['weights'] != expected['weights']
+    record(f'{task}, control: a cut run without our seeds ends elsewhere', 1, int(differs))
+    assert differs
 
 
 # Killed, refused by the disk, interrupted: and yet the same end
@@ -304,7 +335,7 @@ runpy.run_path({str(ROOT / 'tools/train.py')!r}, run_name='__main__')
 def test_a_run_that_is_spared_nothing(uncut, data, tmp_path: Path) -> None:
     run = Training('cls', data('cls'), tmp_path / 'run')
     killed = run.run(SEED, meanwhile=in_writing(run, 2, send(signal.SIGKILL)))
-    assert killed.returncode == -signal.SIGKILL
+    assert killed.returncode == -signal.SIGKILL and run.parts()
     first = run.last()
     assert first.name == 'epoch_1.pth'  # upstream has removed it by then: it keeps one
     weights = first.read_bytes()
@@ -360,3 +391,60 @@ def assert_stopped(
     assert line.startswith(f'stopped by {signal.Signals(number).name}: the same command ')
     assert (f'--resume goes on from {run.last()}' if began else 'begins anew') in line
     assert not run.parts()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('number, to_all', [(signal.SIGINT, True), (signal.SIGTERM, False)])
+def test_stopped_anywhere(
+    number: int, to_all: bool, uncut, data, tmp_path: Path, full: bool, record
+) -> None:
+    """At random moments since the run has a work directory."""
+    if not full:
+        pytest.skip('only with --full')
+    _, seconds = uncut('cls')
+    draw = random.Random(number)
+    tried = held = 0
+    while tried < 10:
+        run, workers = Training('cls', data('cls'), tmp_path / str(tried)), []
+        meanwhile = after(draw.uniform(0, seconds), send(number, to_all, workers))
+        done = run.run(SEED, meanwhile=once(run.work_dir.exists, meanwhile))
+        if done.returncode:
+            tried += 1
+            try:
+                assert_stopped(run, done, number, began=bool(run.step()))
+                assert not psutil.wait_procs(workers, timeout=1)[1]
+                held += 1
+            except AssertionError as error:
+                print(error)
+        shutil.rmtree(run.work_dir, ignore_errors=True)
+    record(f'stopped by {signal.Signals(number).name}', tried, held)
+    assert held == tried
+
+
+@pytest.mark.slow
+def test_full_disk(uncut, data, tmp_path: Path, full: bool, record) -> None:
+    """A disk on which the first checkpoint fits, and no second one beside it."""
+    if not full:
+        pytest.skip('only with --full')
+    expected, disk = uncut('cls')[0], tmp_path / 'disk'
+    disk.mkdir()
+    trial = Training('cls', data('cls'), tmp_path / 'trial')
+    trial.finish(SEED, 'train_cfg.max_epochs=1')
+    size = trial.last().stat().st_size
+    mount = ['mount', '-t', 'tmpfs', '-o', f'size={size * 3 // 2}', 'none', str(disk)]
+    if subprocess.run(mount, capture_output=True).returncode:
+        pytest.skip('only where one may mount a file system')
+    try:
+        run = Training('cls', data('cls'), disk / 'run')
+        refused = run.run(SEED)
+        assert refused.returncode == 1
+        line = one_line(refused)
+        assert line.startswith('error: ') and '(No space left on device)' in line
+        assert run.step() == 1 and not run.parts()
+        torch.load(run.last(), weights_only=False)
+        subprocess.run(['mount', '-o', f'remount,size={size * 8}', str(disk)], check=True)
+        held = run.finish(resume=True).outcome() == expected
+    finally:
+        subprocess.run(['umount', str(disk)], check=True)
+    record('full disk, then room made', 1, int(held))
+    assert held
