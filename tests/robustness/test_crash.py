@@ -166,8 +166,9 @@ def uncut(data, tmp_path_factory) -> Callable[[str], tuple[dict, float]]:
 
     @functools.cache
     def train(task: str) -> tuple[dict, float]:
+        run = Training(task, data(task), tmp_path_factory.mktemp(task) / 'uncut')
         begin = time.monotonic()
-        run = Training(task, data(task), tmp_path_factory.mktemp(task) / 'uncut').finish(SEED)
+        run.finish(SEED)
         return run.outcome(), time.monotonic() - begin
 
     return train
@@ -201,18 +202,18 @@ def send(
 
 def after(seconds: float, act: Callable[[int], None]) -> Callable[[int], None]:
     def meanwhile(pid: int) -> None:
-        time.sleep(seconds)
-        act(pid)
+        end = time.monotonic() + seconds
+        once(lambda: time.monotonic() >= end, act)(pid)
 
     return meanwhile
 
 
 def once(happens: Callable[[], bool], act: Callable[[int], None]) -> Callable[[int], None]:
-    """Act as soon as something happens, or when the process has ended."""
+    """Act as soon as something happens, or the process has ended."""
 
     def meanwhile(pid: int) -> None:
         while psutil.pid_exists(pid) and not happens():
-            time.sleep(1e-4)
+            time.sleep(2e-4)
         act(pid)
 
     return meanwhile
