@@ -5,6 +5,7 @@ without `--full` the tests try little, as `make test` does.
 """
 
 import csv
+import functools
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -50,6 +51,7 @@ def write_figure(path: Path, new: dict) -> None:
         writer.writerows(sorted([*keep, new], key=lambda line: (line['point'], line['what'])))
 
 
+@functools.cache  # as it was before the first figure was written
 def commit() -> str:
     """The checkout's, with a + where files were changed."""
     run = ['git', '-C', str(ROOT), 'describe', '--always', '--dirty=+', '--exclude=*']
