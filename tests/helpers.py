@@ -13,6 +13,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -80,6 +81,7 @@ def run_tool(
     cwd: Path,
     fresh: bool = False,
     timeout: int = 300,
+    meanwhile: Callable[[int], None] = lambda pid: None,
 ) -> subprocess.CompletedProcess[str]:
     """Run a script of the project, tools/train.py for one, as a process of its own, on the CPU.
 
@@ -90,6 +92,7 @@ def run_tool(
         fresh: start a new interpreter, as a user does. Otherwise the process is forked from one
             that has imported the packages and done nothing else, which saves most of the time.
         timeout: seconds after which it is killed.
+        meanwhile: called with the number of a forked process that has just begun.
     """
     command = [str(ROOT / tool), *map(str, args)]
     if fresh:
@@ -108,7 +111,10 @@ def run_tool(
         request = dict(argv=command, cwd=str(cwd), out=str(out), err=str(err), timeout=timeout)
         server.stdin.write(json.dumps(request) + '\n')
         server.stdin.flush()
-        answer = server.stdout.readline()
+        try:
+            meanwhile(int(server.stdout.readline()))
+        finally:
+            answer = server.stdout.readline()
         assert answer, 'the process that tools are forked from has ended'
         return subprocess.CompletedProcess(command, int(answer), out.read_text(), err.read_text())
 
@@ -132,7 +138,7 @@ def _fork_server() -> subprocess.Popen:
 
 
 def _serve() -> None:
-    """Fork a child for each request, one JSON line, and answer with its exit code.
+    """Fork a child for each request, one JSON line, and answer with its number and its exit code.
 
     Returns in the child alone, which goes on as the script that was asked for.
     """
@@ -148,11 +154,13 @@ def _serve() -> None:
         child = os.fork()
         if child == 0:
             break
+        print(child, file=answers, flush=True)
         print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), file=answers, flush=True)
     else:
         sys.exit()
     for number, path in ((0, os.devnull), (1, request['out']), (2, request['err'])):
         os.dup2(os.open(path, os.O_RDWR | os.O_CREAT), number)
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored in a shell's background
     signal.alarm(request['timeout'])
     os.chdir(request['cwd'])
     sys.argv = request['argv']

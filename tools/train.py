@@ -9,7 +9,7 @@ import os
 
 try:
     from mmengine.logging import print_log
-    from mmengine.runner import Runner, find_latest_checkpoint
+    from mmengine.runner import find_latest_checkpoint
 
     from mmparc import engine
 except ImportError as error:
@@ -18,6 +18,8 @@ except ImportError as error:
         '`make env`, then `. .venv/bin/activate`; with an installed mmparc run '
         "`pip install --no-build-isolation 'mmparc[mm]'`"
     ) from None
+except KeyboardInterrupt:  # the packages take seconds
+    raise SystemExit(130) from None
 
 
 def parse_args() -> argparse.Namespace:
@@ -81,12 +83,16 @@ def main() -> None:
 
     engine.use_default_collate(cfg)
     engine.allow_mmengine_checkpoints()
+    engine.keep_checkpoints_whole()
     engine.avoid_missing_cuda_ops(cfg)
-    runner = Runner.from_cfg(cfg)
-    if not cfg.get('resume'):
-        engine.check_loaded_share(runner.model, cfg.get('load_from'), args.min_loaded)
-    engine.note_start(runner, engine.load_config(args.config))
-    runner.train()
+    with engine.stops_in_one_line(cfg.work_dir):
+        if cfg.get('resume'):
+            engine.take_up_seed(cfg)
+        runner = engine.ResumableRunner.from_cfg(cfg)
+        if not cfg.get('resume'):
+            engine.check_loaded_share(runner.model, cfg.get('load_from'), args.min_loaded)
+        engine.note_start(runner, engine.load_config(args.config))
+        runner.train()
 
 
 if __name__ == '__main__':

@@ -16,10 +16,14 @@ from .device import avoid_missing_cuda_ops
 from .errors import UserError, exit_on_user_error
 from .loading import check_loaded_share, check_whole_model
 from .provenance import note_start
+from .resuming import ResumableRunner, take_up_seed
+from .saving import keep_checkpoints_whole
+from .stopping import stops_in_one_line
 from .trained import UNTRAINED, build_trained, check_checkpoint, runner_for_test
 
 __all__ = [
     'UNTRAINED',
+    'ResumableRunner',
     'UserError',
     'add_arguments',
     'add_config_arguments',
@@ -37,10 +41,13 @@ __all__ = [
     'enable_auto_scale_lr',
     'enable_drawing',
     'exit_on_user_error',
+    'keep_checkpoints_whole',
     'load_config',
     'note_start',
     'runner_for_test',
     'set_amp',
     'set_work_dir',
+    'stops_in_one_line',
+    'take_up_seed',
     'use_default_collate',
 ]

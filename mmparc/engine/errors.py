@@ -2,6 +2,7 @@
 
 import difflib
 import functools
+import signal
 import sys
 from collections.abc import Callable, Iterable
 
@@ -11,7 +12,10 @@ class UserError(Exception):
 
 
 def exit_on_user_error(main: Callable[[], None]) -> Callable[[], None]:
-    """Let ``main`` end a :class:`UserError` with 'error: ...' and exit code 1, not a trace."""
+    """Let ``main`` end a :class:`UserError` with 'error: ...' and exit code 1, not a trace.
+
+    Ctrl-C ends it with exit code 130.
+    """
 
     @functools.wraps(main)
     def wrapped() -> None:
@@ -19,6 +23,9 @@ def exit_on_user_error(main: Callable[[], None]) -> Callable[[], None]:
             main()
         except UserError as error:
             sys.exit(f'error: {error}')
+        except KeyboardInterrupt:
+            print('interrupted', file=sys.stderr)
+            sys.exit(128 + signal.SIGINT)
 
     return wrapped
 

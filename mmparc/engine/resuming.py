@@ -1,0 +1,189 @@
+"""A resumed run goes on as the one that was never cut.
+
+mmengine saves no state of random generators, its data loaders' workers begin anew in a resumed
+process, and an evaluation that was cut off is not made up for. Here the random numbers of a step
+follow from (seed, iteration, rank), those of a sample from (seed, epoch, draw, index), in whichever
+process it is loaded; and what a checkpoint's evaluation was due to say is said first.
+"""
+
+import functools
+import logging
+import random
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from mmengine.config import Config
+from mmengine.hooks import Hook
+from mmengine.logging import print_log
+from mmengine.runner import EpochBasedTrainLoop, Runner, find_latest_checkpoint
+from torch import nn
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from .errors import UserError, first_line
+
+
+def seed_generators(seed: int | None, *key: int) -> None:
+    """Let Python's, numpy's and torch's random numbers follow from a seed and a key.
+
+    Args:
+        seed: of the run; None for numbers that nothing repeats.
+        key: of what the numbers are for, none of it negative; no two keys share their numbers.
+    """
+    words = np.random.SeedSequence(seed, spawn_key=key).generate_state(3).tolist()
+    random.seed(words[0])
+    np.random.seed(words[1])
+    # not torch.manual_seed, which takes half a millisecond as long as CUDA is not in use
+    torch.default_generator.manual_seed(words[2])
+    if torch.cuda.is_initialized():
+        torch.cuda.manual_seed_all(words[2])
+
+
+# Samples
+
+
+class Draw(int):
+    """A sample's index that knows when it was drawn, and says so in a worker's process too."""
+
+    epoch: int
+    number: int
+
+
+class Draws(Sampler):
+    """The indices of a sampler, as :class:`Draw`; all else is the sampler's own."""
+
+    def __init__(self, sampler: Sampler) -> None:
+        self.sampler = sampler
+
+    def __iter__(self) -> Iterator[Draw]:
+        epoch = getattr(self.sampler, 'epoch', 0)  # InfiniteSampler has but one
+        for number, index in enumerate(self.sampler):
+            draw = Draw(index)
+            draw.epoch, draw.number = epoch, number
+            yield draw
+
+    def __len__(self) -> int:
+        return len(self.sampler)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.sampler, name)
+
+
+def seed_samples(loader: DataLoader, seed: int | None) -> None:
+    """Have a data loader's samples follow from the seed and their draws, wherever they are loaded.
+
+    The data set stays the object that it is: torch asks it for the samples of a batch through
+    ``__getitems__`` where it has that.
+    """
+    loader.batch_sampler.sampler = Draws(loader.batch_sampler.sampler)
+    loader.dataset.__getitems__ = functools.partial(_load, loader.dataset, seed)
+
+
+def _load(dataset: Dataset, seed: int | None, draws: list[Draw]) -> list:
+    samples = []
+    for draw in draws:
+        seed_generators(seed, draw.epoch, draw.number, draw)
+        samples.append(dataset[int(draw)])
+    return samples
+
+
+# Steps and evaluations
+
+
+class SeedHook(Hook):
+    """Begins each training step and each evaluation with random numbers of its own."""
+
+    priority = 'VERY_HIGH'
+
+    def before_train_iter(self, runner: Runner, *args: Any, **kwargs: Any) -> None:
+        seed_generators(runner.seed, runner.iter, runner.rank)
+
+    def before_val_epoch(self, runner: Runner) -> None:
+        seed_generators(runner.seed, runner.iter, runner.rank)
+
+
+class EvaluationHook(Hook):
+    """Evaluates what a run is resumed from where that was due, as the run may have been cut in it.
+
+    Without it such a run has no metrics of that step, the last one's for one, and may keep another
+    best checkpoint.
+    """
+
+    priority = 'LOWEST'  # after what makes the other hooks ready
+
+    def before_train(self, runner: Runner) -> None:
+        loop = runner.train_loop
+        if runner.iter == 0 or runner.val_loop is None:
+            return
+        by_epoch = isinstance(loop, EpochBasedTrainLoop)
+        done, end = (loop.epoch, loop.max_epochs) if by_epoch else (loop.iter, loop.max_iters)
+        loop._decide_current_val_interval()
+        if done >= loop.val_begin and (done % loop.val_interval == 0 or done == end):
+            runner.val_loop.run()
+
+
+class ResumableRunner(Runner):
+    """mmengine's Runner, with random numbers that a resumed run repeats."""
+
+    @staticmethod
+    def build_dataloader(
+        dataloader: DataLoader | dict, seed: int | None = None, diff_rank_seed: bool = False
+    ) -> DataLoader:
+        loader = Runner.build_dataloader(dataloader, seed, diff_rank_seed)
+        seed_samples(loader, seed)
+        return loader
+
+    def train(self) -> nn.Module:
+        self.register_hook(SeedHook())
+        self.register_hook(EvaluationHook())
+        return super().train()
+
+
+# Where to go on
+
+
+def take_up_seed(cfg: Config) -> None:
+    """Give a config that is resumed its checkpoint's seed, which samplers take when they are built.
+
+    Raises:
+        UserError: if the checkpoint is missing or damaged, or nothing can be resumed from it.
+    """
+    path = cfg.get('load_from') or find_latest_checkpoint(cfg.work_dir)
+    if path is None:
+        return
+    if '://' in path:
+        print_log(
+            f'the seed of {path} is not looked at before it is loaded: unless randomness.seed '
+            'is the same, samples come in another order',
+            'current',
+            logging.WARNING,
+        )
+        return
+    seed = _read_meta(path).get('seed')
+    given = (cfg.get('randomness') or {}).get('seed')
+    if seed is not None and seed != given:
+        if given is not None:
+            print_log(f'the seed is {seed}, that of {path}, not {given}', 'current')
+        cfg.randomness = dict(cfg.get('randomness') or {}, seed=seed)
+
+
+def _read_meta(path: str) -> dict:
+    """What a checkpoint says of its run; all of it is checked against its sums on the way."""
+    another = 'name another one with --resume FILE, or leave --resume out to start anew'
+    if not Path(path).is_file():
+        raise UserError(f"there is no checkpoint '{path}' to resume: {another}")
+    try:
+        zipped = zipfile.is_zipfile(path)  # all but those of torch before 1.6
+        if zipped and zipfile.ZipFile(path).testzip():
+            raise ValueError('a check sum does not fit')
+        meta = torch.load(path, map_location='cpu', weights_only=True, mmap=zipped)['meta']
+        _ = meta['epoch'], meta['iter']
+    except Exception as error:  # whatever pickle, zipfile and torch make of a damaged file
+        raise UserError(
+            f"the checkpoint '{path}' is damaged, or no run of ours wrote it "
+            f'({first_line(error)}): {another}'
+        ) from error
+    return meta

@@ -1,0 +1,74 @@
+"""How a training ends before its end: by Ctrl-C, by a cluster's SIGTERM, or on a full disk."""
+
+import contextlib
+import errno
+import multiprocessing
+import os
+import signal
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from types import FrameType
+
+from mmengine.dist import is_main_process
+
+from .errors import UserError
+
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
+
+
+@contextlib.contextmanager
+def stops_in_one_line(work_dir: str) -> Iterator[None]:
+    """Let SIGINT and SIGTERM end what runs within with one line and 128 + the signal's number.
+
+    A SIGINT that is ignored, as in a shell's background, stays so; a second signal ends the process
+    at once.
+
+    Raises:
+        UserError: if the disk is full, or may not be written.
+    """
+    stopped = []
+    process = os.getpid()
+
+    def stop(number: int, _: FrameType | None) -> None:
+        if os.getpid() != process:  # a data loader's worker: Ctrl-C reaches it too, but its
+            if number == signal.SIGTERM:  # parent is what ends it
+                os._exit(0)
+            return
+        stopped.append(number)
+        # no second signal, and nothing of torch's or the workers' own, interferes with the end
+        for each in (*before, signal.SIGCHLD):
+            signal.signal(each, signal.SIG_DFL)
+        for worker in multiprocessing.active_children():
+            worker.kill()
+        raise KeyboardInterrupt
+
+    signals = (signal.SIGINT, signal.SIGTERM)
+    before = {n: signal.getsignal(n) for n in signals if signal.getsignal(n) != signal.SIG_IGN}
+    for number in before:
+        signal.signal(number, stop)
+    try:
+        yield
+    except BaseException as error:
+        if stopped:  # it is the interruption, or what that made of something on its way
+            if is_main_process():
+                name = signal.Signals(stopped[0]).name
+                print(f'stopped by {name}: {_how_to_go_on(work_dir)}', file=sys.stderr)
+            sys.exit(128 + stopped[0])
+        if isinstance(error, OSError) and error.errno in _FULL:
+            where = error.filename or f'something in {work_dir}'
+            raise UserError(
+                f'{where} could not be written ({error.strerror}): mend that, then '
+                f'{_how_to_go_on(work_dir)}'
+            ) from error
+        raise
+    finally:
+        for number, handler in before.items() if not stopped else ():
+            signal.signal(number, handler)
+
+
+def _how_to_go_on(work_dir: str) -> str:
+    latest = Path(work_dir, 'last_checkpoint')
+    if latest.is_file():
+        return f'the same command with --resume goes on from {latest.read_text()}'
+    return f'there is no checkpoint in {work_dir} yet, so the same command begins anew'

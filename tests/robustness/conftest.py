@@ -1,0 +1,58 @@
+"""What is tried to break, and what held: in full it is written down in docs/robustness.
+
+`make robustness` makes all of it in full, `make robustness POINT=crash` what is in test_crash.py;
+without `--full` the tests try little, as `make test` does.
+"""
+
+import csv
+import functools
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from helpers import ROOT
+
+FIGURES = ROOT / 'docs' / 'robustness' / 'figures.csv'
+COLUMNS = ('point', 'what', 'tried', 'held', 'command', 'commit')
+
+
+@pytest.fixture(scope='session')
+def full(request: pytest.FixtureRequest) -> bool:
+    """Whether to try as much as docs/robustness says."""
+    return request.config.getoption('--full')
+
+
+@pytest.fixture
+def record(request: pytest.FixtureRequest, full: bool) -> Callable[[str, int, int], None]:
+    """Write down how many of how many held, where all is tried; print it in any case."""
+    point = Path(request.path).stem.removeprefix('test_')
+
+    def write(what: str, tried: int, held: int) -> None:
+        print(f'{point}: {what}: {held} of {tried}')
+        if full:
+            command = f'make robustness POINT={point}'
+            new = dict(zip(COLUMNS, (point, what, tried, held, command, commit())))
+            write_figure(FIGURES, new)
+
+    return write
+
+
+def write_figure(path: Path, new: dict) -> None:
+    """Put a line into the file, in place of the one that says the same thing."""
+    lines = []
+    if path.exists():
+        with path.open(newline='') as file:
+            lines = list(csv.DictReader(file))
+    keep = [line for line in lines if (line['point'], line['what']) != (new['point'], new['what'])]
+    with path.open('w', newline='') as file:
+        writer = csv.DictWriter(file, COLUMNS, lineterminator='\n')
+        writer.writeheader()
+        writer.writerows(sorted([*keep, new], key=lambda line: (line['point'], line['what'])))
+
+
+@functools.cache  # as it was before the first figure was written
+def commit() -> str:
+    """The checkout's, with a + where files were changed."""
+    run = ['git', '-C', str(ROOT), 'describe', '--always', '--dirty=+', '--exclude=*']
+    return subprocess.run(run, capture_output=True, text=True, check=True).stdout.strip()

@@ -1,0 +1,458 @@
+"""Trainings that are killed, interrupted, or cannot write: what they leave, and how they go on.
+
+A killed run is resumed in a new process and compared with one that was never cut: weights, buffers,
+optimizer, schedulers, the best score and the last metrics, to the last bit, on one thread of a CPU.
+"""
+
+import contextlib
+import functools
+import hashlib
+import os
+import random
+import shutil
+import signal
+import subprocess
+import time
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+import pytest
+import torch
+from helpers import ROOT, run_tool
+
+from mmparc.tables.logs import final_metrics, read_scalars
+
+IMAGES, BATCH = 16, 8  # two steps an epoch
+# Classification and detection go by epochs, segmentation by iterations; none loads its samples as
+# another one does; beside flipped samples, mixup, nothing, and dropout draw random numbers.
+TASKS = {
+    'cls': (
+        'configs/cls/resnet/parc-resnet-micro_tiny.py',
+        'train_dataloader.num_workers=2',
+        'train_cfg.max_epochs=3',
+        'train_cfg.val_interval=1',
+        'default_hooks.checkpoint.interval=1',
+        'model.train_cfg._delete_=True',
+        'model.train_cfg.augments.type=Mixup',
+        'model.train_cfg.augments.alpha=0.8',
+    ),
+    'det': (
+        'configs/det/resnet/centernet-update_parc-resnet-micro_hrfpn_tiny.py',
+        'train_cfg.max_epochs=3',
+        'train_cfg.val_interval=1',
+        'default_hooks.checkpoint.interval=1',
+    ),
+    'seg': (
+        'configs/seg/resnet/parc-resnet-micro_upernet_tiny.py',
+        'train_dataloader.num_workers=0',
+        'train_dataloader.persistent_workers=False',
+        'train_cfg.max_iters=6',
+        'train_cfg.val_interval=2',
+        'default_hooks.checkpoint.interval=2',
+    ),
+}
+CHECKPOINTS = {'cls': (1, 2, 3), 'det': (1, 2, 3), 'seg': (2, 4, 6)}
+METRICS = {'cls': 'accuracy/top1', 'det': 'coco/bbox_mAP', 'seg': 'mIoU'}
+COMMON = (
+    f'train_dataloader.batch_size={BATCH}',
+    'default_hooks.checkpoint.max_keep_ckpts=1',
+    'default_hooks.logger.interval=1',
+)
+SEED = 'randomness.seed=1'
+
+
+@pytest.fixture(scope='session')
+def data(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """Gives the root of a task's small data, made once."""
+    out = tmp_path_factory.mktemp('data')
+
+    @functools.cache
+    def make(task: str) -> Path:
+        sizes = ('--train', IMAGES, '--val', 8, '--size', 64, 64)
+        made = run_tool('tools/make_tiny_data.py', '--out', out, '--tasks', task, *sizes, cwd=out)
+        assert made.returncode == 0, made.stderr
+        return out / task
+
+    return make
+
+
+@dataclass(frozen=True)
+class Training:
+    """tools/train.py on a task's small config, in a work directory of its own."""
+
+    task: str
+    root: Path
+    work_dir: Path
+    tool: str | Path = 'tools/train.py'
+
+    def command(self, *options: str, resume: bool = False) -> list[str]:
+        config, *own = TASKS[self.task]
+        best = f'default_hooks.checkpoint.save_best={METRICS[self.task]}'
+        return [
+            str(ROOT / config),
+            f'--work-dir={self.work_dir}',
+            *(['--resume'] if resume else []),
+            *('--cfg-options', f'data_root={self.root}', *COMMON, *own, best, *options),
+        ]
+
+    def run(self, *options: str, resume: bool = False, **how) -> subprocess.CompletedProcess[str]:
+        command = self.command(*options, resume=resume)
+        return run_tool(self.tool, *command, cwd=self.work_dir.parent, **how)
+
+    def finish(self, *options: str, resume: bool = False) -> 'Training':
+        done = self.run(*options, resume=resume)
+        assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
+        return self
+
+    def last(self) -> Path:
+        return Path((self.work_dir / 'last_checkpoint').read_text())
+
+    def step(self) -> int:
+        """Epochs or iterations behind the last checkpoint; 0 where there is none."""
+        begun = (self.work_dir / 'last_checkpoint').exists()
+        return int(self.last().stem.split('_')[1]) if begun else 0
+
+    def parts(self) -> list[Path]:
+        return list(self.work_dir.glob('.*.part'))
+
+    def outcome(self) -> dict:
+        """What must not depend on whether the run was cut."""
+        checkpoint = torch.load(self.last(), weights_only=False)  # written a moment ago
+        info = checkpoint['message_hub']['runtime_info']
+        metrics = final_metrics(self.work_dir, self.step(), self.last().name)
+        assert METRICS[self.task] in metrics
+        return dict(
+            checkpoint=self.last().name,
+            weights=digest(checkpoint['state_dict']),
+            optimizer=digest(checkpoint['optimizer']),
+            schedulers=digest(checkpoint['param_schedulers']),
+            at={key: checkpoint['meta'][key] for key in ('epoch', 'iter', 'seed')},
+            best=(Path(info['best_ckpt']).name, info['best_score']),
+            metrics=metrics,
+            left=self.parts(),
+            kept=sorted(path.name for path in self.work_dir.glob('[ei]*_*.pth')),
+        )
+
+
+def digest(value: object) -> str:
+    """SHA-256 of nested containers of tensors and numbers."""
+    sums = hashlib.sha256()
+
+    def add(node: object) -> None:
+        if isinstance(node, torch.Tensor):
+            sums.update(f'{node.dtype}{tuple(node.shape)}'.encode())
+            sums.update(node.contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+        elif isinstance(node, dict):
+            for key in sorted(node, key=str):
+                sums.update(f'key {key!r}'.encode())
+                add(node[key])
+        elif isinstance(node, list | tuple):
+            sums.update(f'{len(node)} of'.encode())
+            for each in node:
+                add(each)
+        else:
+            sums.update(repr(node).encode())
+
+    add(value)
+    return sums.hexdigest()
+
+
+@pytest.fixture(scope='session')
+def uncut(data, tmp_path_factory) -> Callable[[str], tuple[dict, float]]:
+    """Gives the outcome of a task's run that was never cut, and the seconds that it took."""
+
+    @functools.cache
+    def train(task: str) -> tuple[dict, float]:
+        run = Training(task, data(task), tmp_path_factory.mktemp(task) / 'uncut')
+        begin = time.monotonic()
+        run.finish(SEED)
+        return run.outcome(), time.monotonic() - begin
+
+    return train
+
+
+def one_line(done: subprocess.CompletedProcess[str]) -> str:
+    """What a run that did not end well had to say beside its log."""
+    lines = done.stderr.splitlines()
+    assert len(lines) == 1, done.stderr
+    return lines[0]
+
+
+# Killed
+
+
+def send(
+    number: int, to_all: bool = False, children: list[psutil.Process] | None = None
+) -> Callable[[int], None]:
+    """A signal to a process, or, as a terminal does it, to its children too, which are noted."""
+
+    def meanwhile(pid: int) -> None:
+        with contextlib.suppress(ProcessLookupError, psutil.NoSuchProcess):  # it has just ended
+            found = psutil.Process(pid).children(recursive=True)
+            if children is not None:
+                children.extend(found)
+            for each in (pid, *(child.pid for child in found if to_all)):
+                os.kill(each, number)
+
+    return meanwhile
+
+
+def after(seconds: float, act: Callable[[int], None]) -> Callable[[int], None]:
+    def meanwhile(pid: int) -> None:
+        end = time.monotonic() + seconds
+        once(lambda: time.monotonic() >= end, act)(pid)
+
+    return meanwhile
+
+
+def once(happens: Callable[[], bool], act: Callable[[int], None]) -> Callable[[int], None]:
+    """Act as soon as something happens, or the process has ended."""
+
+    def meanwhile(pid: int) -> None:
+        while psutil.pid_exists(pid) and not happens():
+            time.sleep(2e-4)
+        act(pid)
+
+    return meanwhile
+
+
+def in_writing(run: Training, step: int, act: Callable[[int], None]) -> Callable[[int], None]:
+    return once(lambda: bool(list(run.work_dir.glob(f'.*_{step}.pth.part'))), act)
+
+
+def in_evaluation(
+    run: Training, step: int, seconds: float, act: Callable[[int], None]
+) -> Callable[[int], None]:
+    """Which begins when the checkpoint is written, and takes some tenths of a second."""
+    return once(lambda: run.step() == step, after(seconds, act))
+
+
+def hit(run: Training) -> str:
+    """What a killed run was doing, as far as its files tell."""
+    if run.parts():
+        return "a checkpoint's writing"
+    steps, validations = read_scalars(run.work_dir)
+    if not steps:
+        return 'the beginning'
+    passed = steps[-1].get('epoch', steps[-1]['iter'])
+    if run.step() == passed:
+        evaluated = passed in [v['step'] for v in validations]
+        return 'what follows an evaluation' if evaluated else 'an evaluation'
+    return 'a step'
+
+
+PHASES = (
+    'the beginning',
+    'a step',
+    "a checkpoint's writing",
+    'an evaluation',
+    'what follows an evaluation',  # the step after it, or the end
+)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('task', TASKS)
+def test_killed_anywhere(task: str, uncut, data, tmp_path: Path, full: bool, record) -> None:
+    """32 kills: 24 at random moments of the whole run, 4 as it writes, 4 as it evaluates."""
+    if not full:
+        pytest.skip('only with --full; the test below has its kill')
+    expected, seconds = uncut(task)
+    draw = random.Random(task)
+    tried, held, workers = Counter(), Counter(), []
+    while tried.total() < 32:
+        number = tried.total()
+        run = Training(task, data(task), tmp_path / str(number))
+        step, kill = draw.choice(CHECKPOINTS[task]), send(signal.SIGKILL, children=workers)
+        if number % 8 == 6:
+            meanwhile = in_writing(run, step, kill)
+        elif number % 8 == 7:
+            meanwhile = in_evaluation(run, step, draw.uniform(0, 0.2), kill)
+        else:
+            meanwhile = after(draw.uniform(0, seconds), kill)
+        killed = run.run(SEED, meanwhile=meanwhile)
+        if killed.returncode == -signal.SIGKILL:  # and had not ended before
+            phase, at = hit(run), run.step()
+            run.finish(*([] if at else [SEED]), resume=True)  # a checkpoint has its seed
+            equal = run.outcome() == expected
+            print(f'{task}: killed in {phase} after checkpoint {at}: {equal}', flush=True)
+            tried[phase] += 1
+            held[phase] += equal
+        shutil.rmtree(run.work_dir, ignore_errors=True)
+    assert not psutil.wait_procs(workers, timeout=30)[1]
+    for phase in PHASES:
+        record(f'{task}, killed in {phase}', tried[phase], held[phase])
+    record(f'{task}, killed', tried.total(), held.total())
+    assert held == tried
+
+
+@pytest.mark.slow
+def test_another_seed_ends_elsewhere(uncut, data, tmp_path: Path) -> None:
+    """The control of all comparisons here; the same seed is the run that is spared nothing."""
+    other = Training('cls', data('cls'), tmp_path / 'other').finish('randomness.seed=2').outcome()
+    assert other['weights'] != uncut('cls')[0]['weights']
+    assert other['optimizer'] != uncut('cls')[0]['optimizer']
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('task', TASKS)
+def test_without_our_seeds_a_cut_run_ends_elsewhere(
+    task: str, data, tmp_path: Path, full: bool, record
+) -> None:
+    """The control of what the seeds are for: an uncut run repeats itself without them too."""
+    if not full:
+        pytest.skip('only with --full')
+    script = tmp_path / 'unseeded.py'
+    script.write_text(UNSEEDED)
+    uncut, again, cut = (
+        Training(task, data(task), tmp_path / name, script) for name in ('uncut', 'again', 'cut')
+    )
+    expected = uncut.finish(SEED).outcome()
+    assert again.finish(SEED).outcome() == expected
+    middle = CHECKPOINTS[task][1]
+    cut.run(SEED, meanwhile=in_evaluation(cut, middle, 0, send(signal.SIGKILL)))
+    differs = cut.finish(SEED, resume=True).outcome()['weights'] != expected['weights']
+    record(f'{task}, control: a cut run without our seeds ends elsewhere', 1, int(differs))
+    assert differs
+
+
+# Killed, refused by the disk, interrupted: and yet the same end
+
+# A train.py that may write no file larger than its first argument says.
+LIMITED = f"""
+import resource, runpy, sys
+
+limit = int(sys.argv.pop(1))
+resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
+runpy.run_path({str(ROOT / 'tools/train.py')!r}, run_name='__main__')
+"""
+# One whose random numbers go on from what was there before.
+UNSEEDED = f"""
+import runpy
+
+from mmparc.engine import resuming
+
+resuming.seed_generators = lambda *args: None
+runpy.run_path({str(ROOT / 'tools/train.py')!r}, run_name='__main__')
+"""
+
+
+@pytest.mark.slow
+def test_a_run_that_is_spared_nothing(uncut, data, tmp_path: Path) -> None:
+    run = Training('cls', data('cls'), tmp_path / 'run')
+    killed = run.run(SEED, meanwhile=in_writing(run, 2, send(signal.SIGKILL)))
+    assert killed.returncode == -signal.SIGKILL and run.parts()
+    first = run.last()
+    assert first.name == 'epoch_1.pth'  # upstream has removed it by then: it keeps one
+    weights = first.read_bytes()
+
+    # a disk that takes no checkpoint
+    limited = tmp_path / 'limited.py'
+    limited.write_text(LIMITED)
+    command = run.command(resume=True)
+    refused = run_tool(limited, len(weights) // 2, *command, cwd=tmp_path)
+    assert refused.returncode == 1
+    line = one_line(refused)
+    assert line.startswith('error: ') and 'could not be written (File too large)' in line
+    assert "epoch_2.pth'" in line and '--resume' in line
+    assert run.last() == first and first.read_bytes() == weights and not run.parts()
+
+    # a checkpoint that something else has damaged
+    flipped = bytearray(weights)
+    flipped[len(weights) // 2] ^= 1
+    first.write_bytes(flipped)
+    damaged = run.run(resume=True)
+    assert damaged.returncode == 1
+    assert f"the checkpoint '{first}' is damaged" in one_line(damaged)
+    first.write_bytes(weights)
+
+    # Ctrl-C and a cluster's signal
+    for number, to_all in ((signal.SIGINT, True), (signal.SIGTERM, False)):
+        workers = []
+        meanwhile = in_steps(run, send(number, to_all, workers))
+        assert_stopped(run, run.run(resume=True, meanwhile=meanwhile), number)
+        assert workers, 'samples were loaded by the process itself'
+        assert not psutil.wait_procs(workers, timeout=1)[1]
+
+    assert run.finish(resume=True).outcome() == uncut('cls')[0]
+
+
+def in_steps(run: Training, act: Callable[[int], None]) -> Callable[[int], None]:
+    """When another process than those before has trained a step; by then there are workers."""
+    before = set(run.work_dir.glob('*/vis_data/scalars.json'))
+
+    def trains() -> bool:
+        new = set(run.work_dir.glob('*/vis_data/scalars.json')) - before
+        return any('"loss"' in path.read_text() for path in new)
+
+    return once(trains, act)
+
+
+def assert_stopped(
+    run: Training, done: subprocess.CompletedProcess[str], number: int, began: bool = True
+) -> None:
+    """That a signal ended the run with its status and one line, and nothing half done is there."""
+    assert done.returncode == 128 + number, done.stderr
+    line = one_line(done)
+    assert line.startswith(f'stopped by {signal.Signals(number).name}: the same command ')
+    assert (f'--resume goes on from {run.last()}' if began else 'begins anew') in line
+    assert not run.parts()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('number, to_all', [(signal.SIGINT, True), (signal.SIGTERM, False)])
+def test_stopped_anywhere(
+    number: int, to_all: bool, uncut, data, tmp_path: Path, full: bool, record
+) -> None:
+    """At random moments since the run has a work directory."""
+    if not full:
+        pytest.skip('only with --full')
+    _, seconds = uncut('cls')
+    draw = random.Random(number)
+    tried = held = 0
+    while tried < 10:
+        run, workers = Training('cls', data('cls'), tmp_path / str(tried)), []
+        meanwhile = after(draw.uniform(0, seconds), send(number, to_all, workers))
+        done = run.run(SEED, meanwhile=once(run.work_dir.exists, meanwhile))
+        if done.returncode:
+            tried += 1
+            try:
+                assert_stopped(run, done, number, began=bool(run.step()))
+                assert not psutil.wait_procs(workers, timeout=1)[1]
+                held += 1
+            except AssertionError as error:
+                print(error)
+        shutil.rmtree(run.work_dir, ignore_errors=True)
+    record(f'stopped by {signal.Signals(number).name}', tried, held)
+    assert held == tried
+
+
+@pytest.mark.slow
+def test_full_disk(uncut, data, tmp_path: Path, full: bool, record) -> None:
+    """A disk on which the first checkpoint fits, and no second one beside it."""
+    if not full:
+        pytest.skip('only with --full')
+    expected, disk = uncut('cls')[0], tmp_path / 'disk'
+    disk.mkdir()
+    trial = Training('cls', data('cls'), tmp_path / 'trial')
+    trial.finish(SEED, 'train_cfg.max_epochs=1')
+    size = trial.last().stat().st_size
+    mount = ['mount', '-t', 'tmpfs', '-o', f'size={size * 3 // 2}', 'none', str(disk)]
+    if subprocess.run(mount, capture_output=True).returncode:
+        pytest.skip('only where one may mount a file system')
+    try:
+        run = Training('cls', data('cls'), disk / 'run')
+        refused = run.run(SEED)
+        assert refused.returncode == 1
+        line = one_line(refused)
+        assert line.startswith('error: ') and '(No space left on device)' in line
+        assert run.step() == 1 and not run.parts()
+        torch.load(run.last(), weights_only=False)
+        subprocess.run(['mount', '-o', f'remount,size={size * 8}', str(disk)], check=True)
+        held = run.finish(resume=True).outcome() == expected
+    finally:
+        subprocess.run(['umount', str(disk)], check=True)
+    record('full disk, then room made', 1, int(held))
+    assert held
