@@ -6,7 +6,6 @@ three tasks.
 """
 
 import argparse
-import pickle
 from pathlib import Path
 
 try:
@@ -50,8 +49,8 @@ def load(path: Path, key: str | None) -> dict:
     try:
         with engine.refusal_named(path):
             checkpoint = torch.load(path, map_location='cpu', weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError):
-        raise engine.UserError(f"'{path}' is no checkpoint that torch can read") from None
+    except (RuntimeError, EOFError):
+        raise engine.UserError(f"'{path}' cannot be read as a checkpoint of weights") from None
     if not isinstance(checkpoint, dict):
         raise engine.UserError(f"'{path}' holds no state dict but a {type(checkpoint).__name__}")
     candidates = [k for k in KEYS if isinstance(checkpoint.get(k), dict)]
