@@ -1,9 +1,11 @@
 """Stops a training whose numbers are no numbers any more, before they reach a checkpoint."""
 
+import functools
 import logging
 import math
-from collections.abc import Iterator
-from typing import Any
+import traceback
+from collections.abc import Callable, Iterator
+from typing import Any, NoReturn
 
 from mmengine.hooks import CheckpointHook, Hook
 from mmengine.logging import print_log
@@ -40,6 +42,28 @@ class FiniteHook(Hook):
         self.before: list[str] = []
         self.iteration = 0
 
+    def before_train(self, runner: Runner) -> None:
+        """Let the step say what it asserts of its numbers, as some heads of mmdet do."""
+        runner.model.train_step = self._guarded(runner.model.train_step)
+
+    def _guarded(self, step: Callable[..., dict]) -> Callable[..., dict]:
+        @functools.wraps(step)
+        def guarded(*args: Any, **options: Any) -> dict:
+            try:
+                return step(*args, **options)
+            except AssertionError as error:
+                line = traceback.extract_tb(error.__traceback__)[-1].line or ''
+                if 'isfinite' not in line:
+                    raise
+                self._stop(f'not finite: {line}')
+
+        return guarded
+
+    def before_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None) -> None:
+        """Keep the batch's files, and those of the one before."""
+        self.iteration = runner.iter + 1
+        self.before, self.files = self.files, list(image_files(data_batch))
+
     def after_train_iter(
         self,
         runner: Runner,
@@ -48,8 +72,6 @@ class FiniteHook(Hook):
         outputs: dict | None = None,
     ) -> None:
         """Raise UserError if a loss is not finite, or weights that are saved now."""
-        self.iteration = runner.iter + 1
-        self.before, self.files = self.files, list(image_files(data_batch))
         losses = {key: float(value) for key, value in (outputs or {}).items() if 'loss' in key}
         if not all(map(math.isfinite, losses.values())):
             self._stop(', '.join(f'{key} is {value:g}' for key, value in losses.items()))
@@ -70,7 +92,7 @@ class FiniteHook(Hook):
             if not value.isfinite().all():
                 self._stop(f'{name} is not finite')
 
-    def _stop(self, seen: str) -> None:
+    def _stop(self, seen: str) -> NoReturn:
         where = f'iteration {self.iteration}'
         for which, files in ((where, self.files), ('the one before', self.before)):
             text = f'images of {which}: {", ".join(files) or "unknown"}'

@@ -127,7 +127,7 @@ def check_stop(task: str, value: str, folder: Path, root: Path) -> str:
     done = logged(work_dir)
     assert TRAIN // BATCH <= done[-1] + 1 and f'in iteration {done[-1] + 1}, ' in line
     assert name in line and line.count(str(root)) == BATCH
-    assert 'is nan' in line or 'is inf' in line or 'is -inf' in line
+    assert 'is nan' in line or 'is inf' in line or 'error: not finite: assert ' in line
     assert {p: p.read_bytes() for p in before} == before
     assert set(work_dir.glob('*.pth')) | {work_dir / 'last_checkpoint'} == set(before)
     return line
@@ -158,7 +158,9 @@ class Toy(BaseModel):
         if self.iteration == self.bad:
             # sqrt(0) is 0, and its gradient infinite: times 0 that is NaN
             zero = (self.weight * 0).sum()
+            assert self.kind != 'assertion' or torch.isfinite(zero / 0)
             kinds = {'loss': zero + math.nan, 'gradient': zero.sqrt(), 'neither': zero}
+            assert self.kind != 'other', 'of another kind'
             loss = loss + kinds[self.kind]
         return dict(loss_toy=loss)
 
@@ -172,7 +174,7 @@ class Images(torch.utils.data.Dataset):
 
 
 @pytest.mark.parametrize('by_epoch', [True, False])
-@pytest.mark.parametrize('kind', ['loss', 'gradient', 'neither'])
+@pytest.mark.parametrize('kind', ['loss', 'gradient', 'assertion', 'other', 'neither'])
 def test_no_checkpoint_of_what_is_no_number(kind, by_epoch, tmp_path):
     """The one that is kept stays: upstream removes it before it writes the next."""
     loop = dict(max_epochs=3) if by_epoch else dict(max_iters=3)
@@ -198,8 +200,16 @@ def test_no_checkpoint_of_what_is_no_number(kind, by_epoch, tmp_path):
     if kind == 'neither':
         runner.train()
         kept = tmp_path / f'{unit}_3.pth'
+    elif kind == 'other':
+        with pytest.raises(AssertionError, match='of another kind'):
+            runner.train()
+        kept = tmp_path / f'{unit}_1.pth'
     else:
-        seen = 'loss_toy is nan' if kind == 'loss' else 'weight is not finite'
+        seen = {
+            'loss': 'loss_toy is nan',
+            'gradient': 'weight is not finite',
+            'assertion': r'not finite: assert .*isfinite\(zero / 0\)',
+        }[kind]
         where = r'iteration 8, whose images are /images/3\.jpg'
         if not by_epoch:
             where = r'iteration 2, whose images are /images/1\.jpg'
