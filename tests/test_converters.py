@@ -343,9 +343,9 @@ def test_tool_errors_are_one_line(source: Path, tmp_path: Path) -> None:
         ('parc_mobilenetv2', source, 'there.pth', "'there.pth' is there already"),
         ('parc_mobilenetv2', source, 'no/out.pth', "no folder 'no'"),
         ('parc_mobilenetv2', 'no.pth', 'out.pth', "no checkpoint 'no.pth'"),
-        ('parc_mobilenetv2', 'text.pth', 'out.pth', "'text.pth' is no checkpoint"),
-        ('parc_mobilenetv2', 'empty.pth', 'out.pth', "'empty.pth' is no checkpoint"),
-        ('parc_mobilenetv2', 'unsafe.pth', 'out.pth', 'holds a test_converters.Unsafe'),
+        ('parc_mobilenetv2', 'text.pth', 'out.pth', "'text.pth' cannot be read"),
+        ('parc_mobilenetv2', 'empty.pth', 'out.pth', "'empty.pth' cannot be read"),
+        ('parc_mobilenetv2', 'unsafe.pth', 'out.pth', 'more than weights (test_converters.Unsafe)'),
         ('parc_mobilenetv2', 'list.pth', 'out.pth', 'but a list'),
         ('parc_resnet', source, 'out.pth', "no 'fc.weight'"),
     ):

@@ -6,8 +6,6 @@ three tasks.
 """
 
 import argparse
-import pickle
-import re
 from pathlib import Path
 
 try:
@@ -49,14 +47,10 @@ def load(path: Path, key: str | None) -> dict:
     engine.allow_mmengine_checkpoints()
     torch.serialization.add_safe_globals([argparse.Namespace])  # a training script's arguments
     try:
-        checkpoint = torch.load(path, map_location='cpu', weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
-        refused = re.search(r'GLOBAL (\S+)', str(error))
-        raise engine.UserError(
-            f"'{path}' holds a {refused[1]}, which safe loading refuses: save its weights alone"
-            if refused
-            else f"'{path}' is no checkpoint that torch can read"
-        ) from None
+        with engine.refusal_named(path):
+            checkpoint = torch.load(path, map_location='cpu', weights_only=True)
+    except (RuntimeError, EOFError):
+        raise engine.UserError(f"'{path}' cannot be read as a checkpoint of weights") from None
     if not isinstance(checkpoint, dict):
         raise engine.UserError(f"'{path}' holds no state dict but a {type(checkpoint).__name__}")
     candidates = [k for k in KEYS if isinstance(checkpoint.get(k), dict)]

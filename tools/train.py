@@ -92,6 +92,7 @@ def main() -> None:
         if not cfg.get('resume'):
             engine.check_loaded_share(runner.model, cfg.get('load_from'), args.min_loaded)
         engine.note_start(runner, engine.load_config(args.config))
+        engine.stop_unless_finite(runner)
         runner.train()
 
 

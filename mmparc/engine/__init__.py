@@ -1,7 +1,7 @@
 """What stands between a command line and mmengine's Runner, for all three tasks."""
 
 from .arguments import add_arguments, add_config_arguments, config_of
-from .checkpoint import allow_mmengine_checkpoints
+from .checkpoint import allow_mmengine_checkpoints, refusal_named
 from .checks import check_data, check_model_types, check_pretrained
 from .config import (
     drop_pretrained,
@@ -14,6 +14,7 @@ from .config import (
 )
 from .device import avoid_missing_cuda_ops
 from .errors import UserError, exit_on_user_error
+from .finite import stop_unless_finite
 from .loading import check_loaded_share, check_whole_model
 from .provenance import note_start
 from .resuming import ResumableRunner, take_up_seed
@@ -44,9 +45,11 @@ __all__ = [
     'keep_checkpoints_whole',
     'load_config',
     'note_start',
+    'refusal_named',
     'runner_for_test',
     'set_amp',
     'set_work_dir',
+    'stop_unless_finite',
     'stops_in_one_line',
     'take_up_seed',
     'use_default_collate',

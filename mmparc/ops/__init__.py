@@ -1,6 +1,6 @@
 """The ParC operator as tensor code on torch alone: no parameters, no mm packages."""
 
-from .functional import ParCKernel, compute_dtype, correlate, parc, prepare
+from .functional import ParCKernel, check_choices, compute_dtype, correlate, parc, prepare
 from .reference import parc_reference
 from .resize import resize_taps
 from .select import BACKENDS, ROWS, choose_backend, load_table
@@ -9,6 +9,7 @@ __all__ = [
     'BACKENDS',
     'ROWS',
     'ParCKernel',
+    'check_choices',
     'choose_backend',
     'compute_dtype',
     'correlate',

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from . import direct, exported, fft, matmul
-from .resize import resize_taps
+from .resize import RESIZES, resize_taps
 from .select import BACKENDS, choose_backend
 
 # Each has prepare(taps, axis, groups), for taps (C_out, C_in / groups, n) with n the map's size
@@ -24,6 +24,8 @@ from .select import BACKENDS, choose_backend
 # result into out.
 _IMPLEMENTATIONS: dict[str, ModuleType] = dict(zip(BACKENDS, (direct, matmul, fft), strict=True))
 _IMPLEMENTATIONS['exported'] = exported  # no backend that one may ask for
+
+_DTYPES = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
 
 
 class ParCKernel(NamedTuple):
@@ -73,7 +75,7 @@ def parc(
     cast to its dtype, as for a convolution; ``fft`` then computes in float32 and casts back.
 
     Args:
-        input: (B, C_in, H, W), floating point.
+        input: (B, C_in, H, W), floating point, of 16 bits or more.
         weight: (C_out, C_in / groups, K).
         bias: (C_out,).
         pos_embed: (C_in, K), added to the input at each position along the axis.
@@ -113,7 +115,8 @@ def prepare(
     Raises:
         ValueError: as :func:`parc`.
     """
-    _check(input, weight, bias, pos_embed, axis, groups, backend)
+    check_choices(axis, backend, resize)
+    _check(input, weight, bias, pos_embed, groups)
     n = input.shape[2 if axis == 'h' else 3]
     dtype = compute_dtype(input)
     weight = resize_taps(weight, n, resize).to(dtype)
@@ -200,28 +203,36 @@ def _memory_format(map: Tensor) -> torch.memory_format:
     return torch.channels_last if channels_last else torch.contiguous_format
 
 
+def check_choices(axis: str, backend: str, resize: str) -> None:
+    """Raise ValueError if one of these arguments of :func:`parc` is none of those there are."""
+    if axis not in ('h', 'w'):
+        raise ValueError(f"axis must be 'h' or 'w', got {axis!r}")
+    table = isinstance(backend, str) and backend.endswith('.json')
+    if backend != 'auto' and backend not in BACKENDS and not table:
+        raise ValueError(
+            f"backend must be 'auto', one of {BACKENDS} or a table's .json file, got {backend!r}"
+        )
+    if resize not in RESIZES:
+        raise ValueError(f'resize must be one of {RESIZES}, got {resize!r}')
+
+
 def _check(
     input: Tensor,
     weight: Tensor,
     bias: Tensor | None,
     pos_embed: Tensor | None,
-    axis: str,
     groups: int,
-    backend: str,
 ) -> None:
-    if axis not in ('h', 'w'):
-        raise ValueError(f"axis must be 'h' or 'w', got {axis!r}")
-    if backend != 'auto' and backend not in BACKENDS and not backend.endswith('.json'):
-        raise ValueError(
-            f"backend must be 'auto', one of {BACKENDS} or a table's .json file, got {backend!r}"
-        )
     if input.dim() != 4 or 0 in input.shape[1:]:
         raise ValueError(f'input must be (B, C_in, H, W), not empty, got {tuple(input.shape)}')
-    if not input.is_floating_point():
-        raise ValueError(f'input must be floating point, got {input.dtype}')
-    if weight.dim() != 3 or weight.shape[-1] == 0:
-        raise ValueError(f'weight must be (C_out, C_in / groups, K), got {tuple(weight.shape)}')
+    if input.dtype not in _DTYPES:  # there are 8-bit ones too
+        raise ValueError(f'input must be floating point, of 16 bits or more, got {input.dtype}')
+    if weight.dim() != 3 or 0 in weight.shape:
+        shape = tuple(weight.shape)
+        raise ValueError(f'weight must be (C_out, C_in / groups, K), not empty, got {shape}')
     in_channels, (out_channels, group_channels, length) = input.shape[1], weight.shape
+    if not isinstance(groups, int):
+        raise ValueError(f'groups must be an int, got {groups!r}')
     if groups < 1 or in_channels % groups or out_channels % groups:
         raise ValueError(f'groups={groups} must divide {in_channels} in and {out_channels} out')
     if group_channels != in_channels // groups:

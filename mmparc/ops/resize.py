@@ -4,6 +4,7 @@
 kernel's taps by about n / K, so outputs grow with the map; 'interpolate_sum' takes that factor out.
 """
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -38,6 +39,10 @@ def resize_taps(t: Tensor, n: int, resize: str) -> Tensor:
             raise ValueError(f'the length to resize to must be positive, got {n}')
         if length == n:
             return t
-        rows = t.reshape(1, -1, length)
-        taps = F.interpolate(rows, size=n, mode='linear', align_corners=True).view(*t.shape[:-1], n)
+        if torch.are_deterministic_algorithms_enabled() and not t.is_cpu:
+            taps = exported.resize_taps(t, n)  # interpolate's gradient would be refused there
+        else:
+            rows = t.reshape(1, -1, length)
+            taps = F.interpolate(rows, size=n, mode='linear', align_corners=True)
+            taps = taps.view(*t.shape[:-1], n)
     return taps * (length / n) if resize == 'interpolate_sum' else taps

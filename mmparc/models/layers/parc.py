@@ -12,7 +12,7 @@ from mmengine.logging import print_log
 from mmengine.utils import to_2tuple
 from torch import Tensor, nn
 
-from mmparc.ops import ParCKernel, compute_dtype, correlate, load_table, prepare
+from mmparc.ops import ParCKernel, check_choices, compute_dtype, correlate, load_table, prepare
 from mmparc.registry import MODELS
 
 from .kernel_cache import KernelCache
@@ -52,8 +52,8 @@ class ParCConv(ResizedOnLoad):
             see :func:`mmparc.ops.choose_backend`.
 
     Raises:
-        ValueError: if ``groups`` does not divide both channel counts, K is not positive, or the
-            table cannot be read.
+        ValueError: if ``groups`` does not divide both channel counts, K is not positive, ``axis``,
+            ``resize`` or ``backend`` is unknown, or the table cannot be read.
     """
 
     def __init__(
@@ -69,6 +69,7 @@ class ParCConv(ResizedOnLoad):
         backend: str = 'auto',
     ) -> None:
         super().__init__()
+        check_choices(axis, backend, resize)
         if groups < 1 or in_channels % groups or out_channels % groups:
             raise ValueError(f'groups={groups} must divide {in_channels} in, {out_channels} out')
         if kernel_size < 1:
