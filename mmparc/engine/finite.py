@@ -7,6 +7,7 @@ import traceback
 from collections.abc import Callable, Iterator
 from typing import Any, NoReturn
 
+import torch
 from mmengine.hooks import CheckpointHook, Hook
 from mmengine.logging import print_log
 from mmengine.runner import Runner
@@ -72,7 +73,8 @@ class FiniteHook(Hook):
         outputs: dict | None = None,
     ) -> None:
         """Raise UserError if a loss is not finite, or weights that are saved now."""
-        losses = {key: float(value) for key, value in (outputs or {}).items() if 'loss' in key}
+        outputs = outputs or {}
+        losses = {k: float(torch.as_tensor(v).detach()) for k, v in outputs.items() if 'loss' in k}
         if not all(map(math.isfinite, losses.values())):
             self._stop(', '.join(f'{key} is {value:g}' for key, value in losses.items()))
         if any(_saves(hook, runner) for hook in runner.hooks):

@@ -23,6 +23,7 @@ from mmengine.runner import EpochBasedTrainLoop, Runner, find_latest_checkpoint
 from torch import nn
 from torch.utils.data import DataLoader, Dataset, Sampler
 
+from .checkpoint import refusal_named
 from .errors import UserError, first_line
 
 
@@ -149,7 +150,7 @@ def take_up_seed(cfg: Config) -> None:
     """Give a config that is resumed its checkpoint's seed, which samplers take when they are built.
 
     Raises:
-        UserError: if the checkpoint is missing or damaged, or nothing can be resumed from it.
+        UserError: if the checkpoint is missing or damaged, holds code, or has no run to resume.
     """
     path = cfg.get('load_from') or find_latest_checkpoint(cfg.work_dir)
     if path is None:
@@ -179,8 +180,11 @@ def _read_meta(path: str) -> dict:
         zipped = zipfile.is_zipfile(path)  # all but those of torch before 1.6
         if zipped and zipfile.ZipFile(path).testzip():
             raise ValueError('a check sum does not fit')
-        meta = torch.load(path, map_location='cpu', weights_only=True, mmap=zipped)['meta']
+        with refusal_named(path):
+            meta = torch.load(path, map_location='cpu', weights_only=True, mmap=zipped)['meta']
         _ = meta['epoch'], meta['iter']
+    except UserError:
+        raise
     except Exception as error:  # whatever pickle, zipfile and torch make of a damaged file
         raise UserError(
             f"the checkpoint '{path}' is damaged, or no run of ours wrote it "
