@@ -83,7 +83,6 @@ def main() -> None:
 
     engine.use_default_collate(cfg)
     engine.allow_mmengine_checkpoints()
-    engine.keep_checkpoints_whole()
     engine.avoid_missing_cuda_ops(cfg)
     with engine.stops_in_one_line(cfg.work_dir):
         if cfg.get('resume'):
@@ -92,6 +91,7 @@ def main() -> None:
         if not cfg.get('resume'):
             engine.check_loaded_share(runner.model, cfg.get('load_from'), args.min_loaded)
         engine.note_start(runner, engine.load_config(args.config))
+        engine.keep_checkpoints_whole(runner)
         engine.stop_unless_finite(runner)
         runner.train()
 

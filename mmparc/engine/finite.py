@@ -1,4 +1,4 @@
-"""Stops a training whose numbers are no numbers any more, before they reach a checkpoint."""
+"""Stops a training whose loss or weights are NaN or infinite, before they reach a checkpoint."""
 
 import functools
 import logging
@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from typing import Any, NoReturn
 
 import torch
-from mmengine.hooks import CheckpointHook, Hook
+from mmengine.hooks import Hook
 from mmengine.logging import print_log
 from mmengine.runner import Runner
 from mmengine.structures import BaseDataElement
@@ -28,7 +28,7 @@ def stop_unless_finite(runner: Runner) -> None:
 
 
 class FiniteHook(Hook):
-    """Looks at each iteration's losses, and at the weights before they are saved or evaluated.
+    """Looks at each iteration's losses, and at the weights before they are saved.
 
     The losses have come to the host for the log anyway. A gradient may be infinite where the loss
     is not: then it is the next iteration's loss that is NaN, or the weights are. With a gradient
@@ -36,7 +36,7 @@ class FiniteHook(Hook):
     that is infinite is no matter of its scale, and stops there too.
     """
 
-    priority = 'VERY_HIGH'  # before the checkpoint of this iteration is written
+    priority = 'VERY_HIGH'  # before what else looks at an iteration's losses
 
     def __init__(self) -> None:
         self.files: list[str] = []
@@ -44,7 +44,9 @@ class FiniteHook(Hook):
         self.iteration = 0
 
     def before_train(self, runner: Runner) -> None:
-        """Let the step say what it asserts of its numbers, as some heads of mmdet do."""
+        """Let the step say what it asserts of its numbers, as mmdet's CenterNetUpdate, PISA-SSD and
+        YOLACT do before there is a loss.
+        """
         runner.model.train_step = self._guarded(runner.model.train_step)
 
     def _guarded(self, step: Callable[..., dict]) -> Callable[..., dict]:
@@ -72,24 +74,14 @@ class FiniteHook(Hook):
         data_batch: Any = None,
         outputs: dict | None = None,
     ) -> None:
-        """Raise UserError if a loss is not finite, or weights that are saved now."""
+        """Raise UserError if a loss is not finite."""
         outputs = outputs or {}
         losses = {k: float(torch.as_tensor(v).detach()) for k, v in outputs.items() if 'loss' in k}
         if not all(map(math.isfinite, losses.values())):
             self._stop(', '.join(f'{key} is {value:g}' for key, value in losses.items()))
-        if any(_saves(hook, runner) for hook in runner.hooks):
-            self._check_weights(runner)
 
-    def after_train_epoch(self, runner: Runner) -> None:
+    def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
         """Raise UserError if weights are not finite."""
-        self._check_weights(runner)
-
-    def before_val_epoch(self, runner: Runner) -> None:
-        """Raise UserError if weights are not finite: the best of them are saved."""
-        if self.iteration:  # else nothing has been trained
-            self._check_weights(runner)
-
-    def _check_weights(self, runner: Runner) -> None:
         for name, value in runner.model.named_parameters():
             if not value.isfinite().all():
                 self._stop(f'{name} is not finite')
@@ -106,13 +98,6 @@ class FiniteHook(Hook):
             'these and their annotations, or go on from the last checkpoint (--resume) at a lower '
             'learning rate'
         )
-
-
-def _saves(hook: Hook, runner: Runner) -> bool:
-    """Whether a hook writes a checkpoint after this iteration."""
-    if not isinstance(hook, CheckpointHook) or hook.by_epoch:
-        return False
-    return hook.every_n_train_iters(runner, hook.interval) or hook.is_last_train_iter(runner)
 
 
 def image_files(batch: Any) -> Iterator[str]:

@@ -2,11 +2,12 @@
 
 mmengine saves no state of random generators, its data loaders' workers begin anew in a resumed
 process, and an evaluation that was cut off is not made up for. Here the random numbers of a step
-follow from (seed, iteration, rank), those of a sample from (seed, epoch, draw, index), in whichever
+follow from (seed, iteration, rank), those of a sample from (seed, epoch, draw, rank), in whichever
 process it is loaded; and what a checkpoint's evaluation was due to say is said first.
 """
 
 import functools
+import itertools
 import logging
 import random
 import zipfile
@@ -17,11 +18,12 @@ from typing import Any
 import numpy as np
 import torch
 from mmengine.config import Config
+from mmengine.dist import get_rank
 from mmengine.hooks import Hook
 from mmengine.logging import print_log
-from mmengine.runner import EpochBasedTrainLoop, Runner, find_latest_checkpoint
+from mmengine.runner import EpochBasedTrainLoop, IterBasedTrainLoop, Runner, find_latest_checkpoint
 from torch import nn
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data import DataLoader, Dataset, IterableDataset, Sampler
 
 from .checkpoint import refusal_named
 from .errors import UserError, first_line
@@ -46,48 +48,56 @@ def seed_generators(seed: int | None, *key: int) -> None:
 # Samples
 
 
-class Draw(int):
-    """A sample's index that knows when it was drawn, and says so in a worker's process too."""
+class KeyedBatches:
+    """A batch sampler whose indices come with the key of their random numbers; all else is its own.
 
-    epoch: int
-    number: int
+    The key is (epoch, draw, rank): a sample that several ranks draw, or that comes again, is
+    another one each time, as in RepeatAugSampler.
+    """
 
+    def __init__(self, batches: Sampler) -> None:
+        self._batches = batches
+        self.passes = 0  # stands in for the epoch of a sampler that knows none
 
-class Draws(Sampler):
-    """The indices of a sampler, as :class:`Draw`; all else is the sampler's own."""
-
-    def __init__(self, sampler: Sampler) -> None:
-        self.sampler = sampler
-
-    def __iter__(self) -> Iterator[Draw]:
-        epoch = getattr(self.sampler, 'epoch', 0)  # InfiniteSampler has but one
-        for number, index in enumerate(self.sampler):
-            draw = Draw(index)
-            draw.epoch, draw.number = epoch, number
-            yield draw
+    def __iter__(self) -> Iterator[list]:
+        sampler = getattr(self._batches, 'sampler', None)
+        epoch, rank = getattr(sampler, 'epoch', self.passes), get_rank()
+        self.passes += 1
+        draws = itertools.count()
+        for batch in self._batches:
+            yield [((epoch, next(draws), rank), index) for index in batch]
 
     def __len__(self) -> int:
-        return len(self.sampler)
+        return len(self._batches)
 
     def __getattr__(self, name: str) -> Any:
-        return getattr(self.sampler, name)
+        if name == '_batches':  # of a copy that is being made
+            raise AttributeError(name)
+        return getattr(self._batches, name)
 
 
 def seed_samples(loader: DataLoader, seed: int | None) -> None:
     """Have a data loader's samples follow from the seed and their draws, wherever they are loaded.
 
     The data set stays the object that it is: torch asks it for the samples of a batch through
-    ``__getitems__`` where it has that.
+    ``__getitems__`` where it has that. Samples without an index stay as they are, and the log says
+    so.
     """
-    loader.batch_sampler.sampler = Draws(loader.batch_sampler.sampler)
+    if loader.batch_sampler is None or isinstance(loader.dataset, IterableDataset):
+        name = type(loader.dataset).__name__
+        text = f'{name} gives no samples by index: a resumed run has other random numbers in them'
+        print_log(text, 'current', logging.WARNING)
+        return
+    # a DataLoader lets nobody set it
+    object.__setattr__(loader, 'batch_sampler', KeyedBatches(loader.batch_sampler))
     loader.dataset.__getitems__ = functools.partial(_load, loader.dataset, seed)
 
 
-def _load(dataset: Dataset, seed: int | None, draws: list[Draw]) -> list:
+def _load(dataset: Dataset, seed: int | None, draws: list[tuple[tuple[int, ...], Any]]) -> list:
     samples = []
-    for draw in draws:
-        seed_generators(seed, draw.epoch, draw.number, draw)
-        samples.append(dataset[int(draw)])
+    for key, index in draws:
+        seed_generators(seed, *key)
+        samples.append(dataset[index])
     return samples
 
 
@@ -98,6 +108,11 @@ class SeedHook(Hook):
     """Begins each training step and each evaluation with random numbers of its own."""
 
     priority = 'VERY_HIGH'
+
+    def before_train_epoch(self, runner: Runner) -> None:
+        batches = runner.train_dataloader.batch_sampler
+        if isinstance(batches, KeyedBatches) and isinstance(runner.train_loop, EpochBasedTrainLoop):
+            batches.passes = runner.epoch  # this process may have begun later
 
     def before_train_iter(self, runner: Runner, *args: Any, **kwargs: Any) -> None:
         seed_generators(runner.seed, runner.iter, runner.rank)
@@ -117,7 +132,8 @@ class EvaluationHook(Hook):
 
     def before_train(self, runner: Runner) -> None:
         loop = runner.train_loop
-        if runner.iter == 0 or runner.val_loop is None:
+        known = isinstance(loop, EpochBasedTrainLoop | IterBasedTrainLoop)
+        if runner.iter == 0 or runner.val_loop is None or not known:
             return
         by_epoch = isinstance(loop, EpochBasedTrainLoop)
         done, end = (loop.epoch, loop.max_epochs) if by_epoch else (loop.iter, loop.max_iters)

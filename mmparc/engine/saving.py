@@ -11,7 +11,6 @@ from pathlib import Path
 from mmengine.dist import is_main_process
 from mmengine.fileio import LocalBackend, register_backend
 from mmengine.hooks import CheckpointHook
-from mmengine.registry import HOOKS
 from mmengine.runner import Runner
 
 from .errors import UserError
@@ -35,8 +34,8 @@ def write_whole(path: Path, content: bytes) -> None:
         beside.replace(path)
     except OSError as error:
         raise UserError(
-            f"'{path}' could not be written ({error.strerror}), and no checkpoint was harmed: mend "
-            'that, then go on with --resume'
+            f"'{path}' could not be written ({error.strerror}); what was there before is whole: "
+            'mend that, then go on with --resume'
         ) from error
     finally:
         beside.unlink(missing_ok=True)
@@ -104,7 +103,13 @@ class WholeCheckpointHook(CheckpointHook):
         return [self.best_ckpt_path] if several is None else list(several.values())
 
 
-def keep_checkpoints_whole() -> None:
-    """Have mmengine write its checkpoints so, for the whole process."""
+def keep_checkpoints_whole(runner: Runner) -> None:
+    """Have a runner write its checkpoints so.
+
+    Args:
+        runner: built, but not yet training.
+    """
     register_backend('local', WholeFiles, force=True, prefixes='')
-    HOOKS.register_module('CheckpointHook', force=True, module=WholeCheckpointHook)
+    for hook in runner.hooks:
+        if type(hook) is CheckpointHook:  # under whichever name the config has it; not another's
+            hook.__class__ = WholeCheckpointHook

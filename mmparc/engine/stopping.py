@@ -56,10 +56,9 @@ def stops_in_one_line(work_dir: str) -> Iterator[None]:
                 print(f'stopped by {name}: {_how_to_go_on(work_dir)}', file=sys.stderr)
             sys.exit(128 + stopped[0])
         if isinstance(error, OSError) and error.errno in _FULL:
-            where = error.filename or f'something in {work_dir}'
             raise UserError(
-                f'{where} could not be written ({error.strerror}): mend that, then '
-                f'{_how_to_go_on(work_dir)}'
+                f'{error.filename or "a file"} could not be written ({error.strerror}): mend that, '
+                f'then {_how_to_go_on(work_dir)}'
             ) from error
         raise
     finally:
@@ -71,4 +70,4 @@ def _how_to_go_on(work_dir: str) -> str:
     latest = Path(work_dir, 'last_checkpoint')
     if latest.is_file():
         return f'the same command with --resume goes on from {latest.read_text()}'
-    return f'there is no checkpoint in {work_dir} yet, so the same command begins anew'
+    return f'the same command begins anew, as there is no checkpoint in {work_dir} yet'
