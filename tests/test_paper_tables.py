@@ -37,7 +37,7 @@ from mmparc.tables.results import (
     merge,
     read_run,
 )
-from mmparc.tables.texts import made, our_text, to_markdown, to_readme
+from mmparc.tables.texts import made, our_text, to_markdown, to_readme, verdict_text
 from mmparc.tables.view import FIELD_CLAIM, read_figures, view_of
 
 TOOL = 'tools/paper_tables.py'
@@ -110,7 +110,7 @@ def test_starts(tmp_path: Path) -> None:
 
 def test_statistics_are_those_of_scipy() -> None:
     values = (1.5, -0.25, 2.0, 0.75)
-    pair = Paired('m', 'cls', '', 'parc', 'plain', values, 4)
+    pair = Paired('m', 'cls', 'g', 'parc', 'plain', values, 4)
     expected = stats.ttest_1samp(values, 0).confidence_interval(0.95)
     assert pair.interval == pytest.approx(tuple(expected))
     assert pair.mean == pytest.approx(np.mean(values))
@@ -122,18 +122,27 @@ def test_statistics_are_those_of_scipy() -> None:
 
 
 @pytest.mark.parametrize(
-    'values, wanted, verdict',
+    'values, wanted, half, verdict, shown',
     [
-        ((), 3, 'not run'),
-        ((1.0,), 1, 'unfinished'),  # nothing can be said of one pair
-        ((1.0, 1.1), 3, 'unfinished'),
-        ((1.0, 1.1, 1.2), 3, 'higher'),
-        ((-1.0, -1.1, -1.2), 3, 'lower'),
-        ((1.0, 1.0, 0.1), 3, 'undecided'),  # all above 0, and too far apart
+        ((), 3, None, 'not run', 'not run'),
+        # nothing can be said of one pair
+        ((1.0,), 1, None, 'unfinished', '+1.00, unfinished'),
+        # by a table of Student's t: 12.7062 for one degree of freedom, 4.3027 for two
+        ((1.0, 3.0), 2, 12.7062, 'undecided', '+2.00 ± 12.71, undecided'),
+        ((1.0, 3.0), 3, 12.7062, 'unfinished', '+2.00 ± 12.71, 2 of 3 pairs, unfinished'),
+        # spreads of 3 and of 5
+        ((7.0, 10.0, 13.0), 3, 4.3027 * 3 / 3**0.5, 'higher', '+10.00 ± 7.45, yes'),
+        ((-7.0, -10.0, -13.0), 3, 4.3027 * 3**0.5, 'lower', '−10.00 ± 7.45, no, the opposite'),
+        ((5.0, 10.0, 15.0), 3, 4.3027 * 5 / 3**0.5, 'undecided', '+10.00 ± 12.42, undecided'),
+        # all the same, to the last digit or but for rounding: no interval
+        ((2.0, 2.0, 2.0), 3, None, 'undecided', '+2.00, undecided'),
+        ((0.3 - 0.2, 0.2 - 0.1, 0.1), 3, None, 'undecided', '+0.10, undecided'),
     ],
 )
-def test_verdicts(values: tuple, wanted: int, verdict: str) -> None:
-    assert Paired('m', 'cls', 'g', 'parc', 'plain', values, wanted).verdict == verdict
+def test_verdicts(values: tuple, wanted: int, half: float, verdict: str, shown: str) -> None:
+    pair = Paired('m', 'cls', 'g', 'parc', 'plain', values, wanted)
+    assert pair.half_width == (half and pytest.approx(half, rel=1e-4))
+    assert (pair.verdict, verdict_text(pair)) == (verdict, shown)
 
 
 def test_a_run_as_data(tmp_path: Path) -> None:
@@ -202,15 +211,20 @@ def test_kept_results(tmp_path: Path) -> None:
 # The small tier's comparisons
 
 
-def small_view(folder: Path, missing: tuple = ()):
-    """ParC is 2 above plain with a spread over seeds, and equal to itself without embedding."""
+def small_view(folder: Path, missing: tuple = (), below: tuple = ()):
+    """ParC is 2 above plain with a spread over seeds, and equal to itself without embedding.
+
+    Args:
+        below: the groups whose ParC is as much below it.
+    """
     added = {'plain': 0.0, 'parc': 2.0, 'no-pos': 2.0}
     results = Results('small')
     for row in SMALL.rows:
         for run in row.runs(folder / 'work_dirs'):
             if (row.name, run.seed) in missing:
                 continue
-            value = 50 + added[row.arm] + run.seed * (10 + 0.1 * (row.arm == 'parc'))
+            gain = added[row.arm] + 0.1 * run.seed * (row.arm == 'parc')
+            value = 50 + 10 * run.seed + (-gain if row.group in below else gain)
             write_run(run.work_dir, row.schedule, {'accuracy/top1': value}, seed=run.seed)
             merge(results, SMALL, [read_run(row, run)])
     return view_of(SMALL, results, folder / 'figures')
@@ -222,25 +236,54 @@ def test_pairs_have_the_same_seed(tmp_path: Path) -> None:
     first = view.pairs[0]
     assert (first.group, first.arm, first.against) == ('ConvNeXt', 'parc', 'plain')
     assert first.values == pytest.approx((2.0, 2.1, 2.2))
-    both = view.pairs[2]
-    assert both.group == '' and both.values == pytest.approx((2.0, 2.1, 2.2) * 2)
-    assert both.verdict == 'higher' and both.wanted == 6
-    beats, matters, field = view.claims
-    assert beats.pairs == (both,)
-    assert matters.pairs[0].values == pytest.approx((0.0, 0.1, 0.2) * 2)
-    assert field.text == FIELD_CLAIM and {p.verdict for p in field.pairs} == {'not run'}
+    second = view.pairs[1]
+    assert second.group == 'ResNet' and second.values == pytest.approx((2.0, 2.1, 2.2))
+    beats, matters, *fields = view.claims
+    assert beats.pairs == {'ConvNeXt': first, 'ResNet': second}
+    assert [p.values for p in matters.pairs.values()] == [pytest.approx((0.0, 0.1, 0.2))] * 2
+    assert [field.text for field in fields] == [FIELD_CLAIM] * 2
+    assert {p.verdict for field in fields for p in field.pairs.values()} == {'not run'}
     assert beats.text in to_readme([view], '.')
     nothing = view_of(SMALL, Results('small'), tmp_path / 'figures')
     assert nothing.claims and beats.text in to_markdown(nothing)
     assert to_readme([nothing], '.').endswith(f'[{SMALL.title}](./small.md): *not run*')
 
 
+def test_each_network_has_its_own_verdict(tmp_path: Path) -> None:
+    view = small_view(tmp_path, below=('ConvNeXt',))
+    pairs = view.claims[0].pairs
+    assert [pair.verdict for pair in pairs.values()] == ['lower', 'higher']
+    cells = '| −2.10 ± 0.25, no, the opposite | +2.10 ± 0.25, yes |'
+    header = '| claim | task and measure | ConvNeXt | ResNet |'
+    for text in (to_markdown(view), to_readme([view], '.')):
+        assert header in text and f'| classification, top1 {cells}' in text
+        assert text.count('A pair is two runs of one network with the same seed.') == 1
+    page = Tags(to_html([view], [])).text
+    assert page.count('−2.10 ± 0.25, no, the opposite') == page.count('+2.10 ± 0.25, yes') == 1
+    # the control: of all pairs together one would say that nothing is known
+    together = [value for pair in pairs.values() for value in pair.values]
+    low, high = stats.ttest_1samp(together, 0).confidence_interval(0.95)
+    assert low < 0 < high
+    assert Paired('m', 'cls', 'g', 'parc', 'plain', tuple(together), 6).verdict == 'undecided'
+
+
+def test_a_network_without_a_task_has_no_verdict_there() -> None:
+    view = view_of(load_table('small'), load_results('small', RESULTS), RESULTS / 'figures')
+    (cells,) = (
+        line.split(' | ')[2:]
+        for line in to_readme([view], '.').splitlines()
+        if line.startswith('| ParC beats its plain twin | detection, ')
+    )
+    assert cells[1:] == ['-', '- |'] and cells[0] != '-'
+
+
 def test_a_pair_needs_both(tmp_path: Path) -> None:
     view = small_view(tmp_path, missing=(('ResNet, ParC', 1), ('ResNet, plain', 2)))
-    assert [len(pair.values) for pair in view.pairs[:3]] == [3, 1, 4]
+    assert [len(pair.values) for pair in view.pairs[:2]] == [3, 1]
     assert view.pairs[1].values == pytest.approx((2.0,))
-    assert view.claims[0].pairs[0].verdict == 'unfinished'
-    assert '2 of 3 runs' in to_html([view], []) and '4 of 6 pairs' in to_markdown(view)
+    assert view.claims[0].pairs['ResNet'].verdict == 'unfinished'
+    assert '2 of 3 runs' in to_html([view], [])
+    assert '+2.00, 1 of 3 pairs, unfinished' in to_markdown(view)
 
 
 def test_receptive_fields_of_trained_pairs(tmp_path: Path) -> None:
@@ -249,13 +292,15 @@ def test_receptive_fields_of_trained_pairs(tmp_path: Path) -> None:
         for run in row.runs(Path('anywhere/work_dirs')):
             area = 30 + 5 * (row.arm == 'parc') + run.seed
             for percent in (20, 50, 99):
-                lines.append(f'm,v,{run.work_dir}/epoch_20.pth,64,64,{percent},9,{area + percent}')
+                lines.append(f'm,v,{run.work_dir}/epoch_20.pth,64,64,{percent},{area + percent},9')
     folder = tmp_path / 'figures'
     folder.mkdir()
     (folder / 'erf.csv').write_text('\n'.join(lines))
-    field = small_view(tmp_path).claims[-1]
-    assert [pair.mean for pair in field.pairs] == [5, 5]
-    assert [len(pair.values) for pair in field.pairs] == [6, 6]
+    fields = small_view(tmp_path).claims[2:]
+    assert [field.what for field in fields] == ['area for 50 %', 'area for 99 %']
+    for pair in (pair for field in fields for pair in field.pairs.values()):
+        # in each seed by 5: no interval
+        assert (pair.values, pair.interval, pair.verdict) == ((5, 5, 5), None, 'undecided')
     (folder / 'erf.csv').write_text('a,b\n1,2\n')
     with pytest.raises(ValueError, match=r"erf.csv' is no erf.csv of"):
         view_of(SMALL, Results('small'), folder)

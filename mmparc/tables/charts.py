@@ -96,13 +96,13 @@ def draw_paired(name: str, title: str, x: str, pairs: Sequence[Paired]) -> str:
         axes = figure.subplots()
         axes.axvline(0, color=INK, lw=1)
         for place, pair in enumerate(pairs):
-            colour = COLOURS[0 if pair.group else 1]
-            axes.plot(pair.values, [place] * len(pair.values), 'o', color=colour, alpha=0.55, ms=6)
+            look = dict(color=COLOURS[0])
+            axes.plot(pair.values, [place] * len(pair.values), 'o', alpha=0.55, ms=6, **look)
             if pair.interval:
-                axes.plot(pair.interval, [place] * 2, '-', color=colour, lw=2)
+                axes.plot(pair.interval, [place] * 2, '-', lw=2, **look)
             if pair.mean is not None:
-                axes.plot(pair.mean, place, 'D', color=colour, ms=7)
-        axes.set_yticks(range(len(pairs)), [pair.group or 'all together' for pair in pairs])
+                axes.plot(pair.mean, place, 'D', ms=7, **look)
+        axes.set_yticks(range(len(pairs)), [pair.group for pair in pairs])
         axes.set(title=title, xlabel=x, ylim=(len(pairs) - 0.5, -0.5))
         axes.grid(True, axis='x')
         return _svg(figure, name)

@@ -21,6 +21,7 @@ from .state import state_of
 
 LOSSES = 100  # so many points at most are kept of a training loss
 DIGITS = 6  # significant ones that are kept
+SAME = 1e-9  # differences that are no further apart are the same but for their rounding
 
 Curve = list[tuple[int, float | None]]
 
@@ -277,12 +278,14 @@ def lines_of(table: Table, results: Results) -> list[Line]:
 
 @dataclass(frozen=True)
 class Paired(_Values):
-    """Differences between two arms, one a pair of runs of the same group and seed.
+    """Differences between two arms of a group, one a pair of runs of the same seed.
+
+    A group's pairs differ by the seed alone. Those of several groups are never put together: one
+    network can gain what another loses, and a mean of both would be a statement of neither.
 
     Attributes:
         what: is compared, a metric for one.
         task: 'cls', 'det' or 'seg'.
-        group: '' for those of all groups together.
         values: ``arm`` minus ``against``, in the units that are shown.
         wanted: how many there are to be.
     """
@@ -297,25 +300,36 @@ class Paired(_Values):
 
     @property
     def interval(self) -> tuple[float, float] | None:
-        """The 95 % confidence interval of the mean, by Student's t; None for fewer than two."""
+        """The 95 % confidence interval of the mean, by Student's t.
+
+        None for fewer than two values, and where all are the same: how far others would lie from
+        these is not known then.
+        """
+        if self.half_width is None:
+            return None
+        return self.mean - self.half_width, self.mean + self.half_width
+
+    @property
+    def half_width(self) -> float | None:
         from scipy.stats import t  # takes a second to import
 
-        if self.spread is None:
+        if self.spread is None or self.spread < SAME:
             return None
         count = len(self.values)
-        half = float(t.ppf(0.975, count - 1)) * self.spread / math.sqrt(count)
-        return self.mean - half, self.mean + half
+        return float(t.ppf(0.975, count - 1)) * self.spread / math.sqrt(count)
 
     @property
     def verdict(self) -> str:
         """'not run', 'unfinished', 'higher', 'lower' or 'undecided'.
 
-        Undecided where the interval holds 0.
+        Undecided where the interval holds 0, or is not known though all pairs are there.
         """
         if not self.values:
             return 'not run'
-        if len(self.values) < self.wanted or self.interval is None:
+        if len(self.values) < max(self.wanted, 2):
             return 'unfinished'
+        if self.interval is None:
+            return 'undecided'
         low, high = self.interval
         return 'higher' if low > 0 else 'lower' if high < 0 else 'undecided'
 
@@ -324,7 +338,7 @@ Value = Callable[[Line, int | None], float | None]
 
 
 def compare(lines: Sequence[Line], arm: str, against: str) -> list[Paired]:
-    """By the first metric of the rows: each group on its own, then a task's groups together."""
+    """By the first metric of the rows, group by group."""
 
     def value(line: Line, seed: int | None) -> float | None:
         return line.by_seed(line.main).get(seed)
@@ -339,7 +353,6 @@ def compare_by(
     found = []
     by_arm = {(line.row.task, line.row.group, line.row.arm): line for line in lines}
     for task in dict.fromkeys(line.row.task for line in lines):
-        own = []
         for group in dict.fromkeys(line.row.group for line in lines if line.row.task == task):
             pair = [by_arm.get((task, group, name)) for name in (arm, against)]
             if None in pair or group is None:
@@ -348,12 +361,7 @@ def compare_by(
             both = [(value(pair[0], seed), value(pair[1], seed)) for seed in seeds]
             values = tuple(a - b for a, b in both if a is not None and b is not None)
             what_of = what or pair[0].main
-            own.append(Paired(what_of, task, group, arm, against, values, len(seeds)))
-        if len(own) > 1:
-            values = tuple(v for part in own for v in part.values)
-            wanted = sum(part.wanted for part in own)
-            own.append(Paired(own[0].what, task, '', arm, against, values, wanted))
-        found += own
+            found.append(Paired(what_of, task, group, arm, against, values, len(seeds)))
     return found
 
 

@@ -23,6 +23,17 @@ NOT_RUN, NONE, UNKNOWN = 'not run', '-', 'not recorded'
 TASKS = dict(cls='classification', det='detection', seg='segmentation')
 ARMS = {'plain': 'plain', 'parc': 'ParC', 'no-pos': 'ParC without embedding'}
 VERDICTS = dict(higher='yes', lower='no, the opposite')
+CLAIMS_NOTE = (
+    'A pair is two runs of one network with the same seed. A cell holds the mean over its pairs of '
+    "ParC minus the other ± half of the mean's 95 % interval (Student's t; it grows with the "
+    'spread, the sample standard deviation of the pairs), and whether the claim holds for this '
+    'network: yes where the interval lies above 0, no where it lies below, undecided where it '
+    'holds 0, or where all pairs are the same, so that their spread is not known.'
+)
+FIELD_NOTE = (
+    'Area for 50 % (99 %) is the smallest set of pixels that holds so much of what contributes to '
+    'the middle of the last map, in percent of the image.'
+)
 
 
 def number(value: float, decimals: int) -> str:
@@ -88,21 +99,16 @@ def paper_value(row: Row, key: str) -> str:
     return str(row.published.get(key, NONE))
 
 
-def pair_text(pair: Paired) -> str:
-    """What the pairs of runs say, in words."""
+def verdict_text(pair: Paired | None) -> str:
+    """The mean, half of its interval, and whether the first arm is above the other, as claimed."""
+    if pair is None:
+        return NONE
     if pair.mean is None:
-        return f'{pair.what}: {NOT_RUN}'
-    of = f'{len(pair.values)} of {pair.wanted} pairs'
-    text = f'{signed(pair.mean)} {pair.what}, mean of {of}'
-    if pair.interval:
-        low, high = pair.interval
-        text += f'; spread {pair.spread:.2f}, 95 % interval {signed(low)} to {signed(high)}'
-    return text
-
-
-def verdict_text(pair: Paired) -> str:
-    """Whether what was claimed holds, which is that the first arm is above the other."""
-    return VERDICTS.get(pair.verdict, pair.verdict)
+        return NOT_RUN
+    half = '' if pair.half_width is None else f' ± {number(pair.half_width, 2)}'
+    some = len(pair.values) < pair.wanted
+    of = f', {len(pair.values)} of {pair.wanted} pairs' if some else ''
+    return f'{signed(pair.mean)}{half}{of}, {VERDICTS.get(pair.verdict, pair.verdict)}'
 
 
 def _distinct(values: Iterable[Any]) -> str:
@@ -173,7 +179,7 @@ def to_markdown(view: View) -> str:
         lines += [_results_markdown(part), '', _costs_markdown(part), '']
     lines += [counting_text(view), '']
     if view.claims:
-        lines += ['## Claims', '', claims_markdown(view), '']
+        lines += ['## Claims', '', claims_markdown(view), '', CLAIMS_NOTE, FIELD_NOTE, '']
     if view.pairs:
         lines += ['## Pairs of runs', '', _pairs_markdown(view.pairs), '']
     notes = [f'- {_md(x.row.name)}: {_md(x.row.note)}' for x in view.lines if x.row.note]
@@ -217,18 +223,22 @@ def _costs_markdown(part: Part) -> str:
 
 def claims_markdown(view: View) -> str:
     rows = [
-        [_md(claim.text), TASKS[pair.task], _md(pair_text(pair)), verdict_text(pair)]
+        [
+            _md(claim.text),
+            f'{TASKS[claim.task]}, {_md(claim.what)}',
+            *(verdict_text(claim.pairs.get(group)) for group in view.claimed_of),
+        ]
         for claim in view.claims
-        for pair in claim.pairs
     ]
-    return markdown(['claim', 'task', 'measured', 'holds'], rows, 4)
+    header = ['claim', 'task and measure', *map(_md, view.claimed_of)]
+    return markdown(header, rows, len(header))
 
 
 def _pairs_markdown(pairs: Sequence[Paired]) -> str:
     rows = [
         [
             TASKS[pair.task],
-            _md(pair.group or 'all together'),
+            _md(pair.group),
             _md(f'{arm_name(pair.arm)} − {arm_name(pair.against)}'),
             _md(pair.what),
             signed_list(pair.values) or f'*{NOT_RUN}*',
@@ -246,7 +256,12 @@ def arm_name(arm: str) -> str:
 
 
 def to_readme(views: Sequence[View], folder: str) -> str:
-    """The compact table of README.md: the first metric of each published row, and the claims."""
+    """What README.md shows: the claims, then, folded, the first metric of each published row."""
+    text = []
+    for view in views:
+        if view.claims and view.started:
+            title = f'[{_md(view.table.title)}]({folder}/{view.name}.md)'
+            text += [f'{title}:', '', claims_markdown(view), '', CLAIMS_NOTE, FIELD_NOTE, '']
     rows = []
     for view in views:
         for part in view.parts if view.table.source else []:
@@ -259,14 +274,16 @@ def to_readme(views: Sequence[View], folder: str) -> str:
                 cells += [_md(column), paper_text(value, part.decimals[column])]
                 cells += [f'*{ours}*' if ours == NOT_RUN else ours, difference_text(value)]
                 rows.append(cells)
-    header = ['table', 'model', 'metric', 'paper', 'ours', 'difference']
-    text = [markdown(header, rows, 3)]
+    if rows:
+        ran = sum(view.finished for view in views if view.table.source)
+        summary = f'Published beside ours: {ran} of {len(rows)} models have been trained here'
+        header = ['table', 'model', 'metric', 'paper', 'ours', 'difference']
+        text += ['<details>', f'<summary>{summary}</summary>', '', markdown(header, rows, 3), '']
+        text += ['</details>', '']
     for view in views:
-        if view.claims:
-            title = f'[{_md(view.table.title)}]({folder}/{view.name}.md)'
-            found = ['', claims_markdown(view)] if view.started else []
-            text += ['', f'{title}, ours:' if found else f'{title}: *{NOT_RUN}*', *found]
-    return '\n'.join(text)
+        if view.claims and not view.started:
+            text += [f'[{_md(view.table.title)}]({folder}/{view.name}.md): *{NOT_RUN}*', '']
+    return '\n'.join(text[:-1])
 
 
 # CSV

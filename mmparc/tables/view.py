@@ -16,8 +16,11 @@ PARC, PLAIN, NO_POS = 'parc', 'plain', 'no-pos'
 # A claim, and the arm that ParC has to be above; all were written down before any arm had run.
 CLAIMS = {'ParC beats its plain twin': PLAIN, 'The position embedding matters': NO_POS}
 FIELD_CLAIM = 'The receptive field is larger'
-# The smallest rectangle about the middle that holds so many percent of the contribution.
+# Compared is the smallest set of pixels that holds so many percent of the contribution. It moves
+# pixel by pixel, and of a cross it counts the arms. At first it was the smallest rectangle about
+# the middle, which moves by whole rows and columns: too coarse on 64 to tell seeds apart.
 FIELD_PERCENTS = (50, 99)
+FIELD_COLUMN = 'pixels %'
 KINDS = ('predictions', 'figures')
 MEDIA = {'.png': 'image/png', '.jpg': 'image/jpeg', '.svg': 'image/svg+xml'}
 
@@ -42,10 +45,17 @@ class Figure:
 
 @dataclass(frozen=True)
 class Claim:
-    """What was claimed, and what the pairs of runs say, task by task."""
+    """What was claimed, and what the pairs of runs say of one task by one measure.
+
+    Attributes:
+        what: is compared.
+        pairs: {group: its pairs}; each group has a verdict of its own.
+    """
 
     text: str
-    pairs: tuple[Paired, ...]
+    task: str
+    what: str
+    pairs: dict[str, Paired]
 
 
 @dataclass(frozen=True)
@@ -102,6 +112,11 @@ class View:
         ]
 
     @property
+    def claimed_of(self) -> list[str]:
+        """The groups that the claims are about."""
+        return list(dict.fromkeys(group for claim in self.claims for group in claim.pairs))
+
+    @property
     def command(self) -> str:
         return f'python tools/reproduce.py {self.name}'
 
@@ -132,32 +147,31 @@ def view_of(table: Table, results: Results, figures: Path) -> View:
         for arm, against in [(PARC, PLAIN), (PARC, NO_POS), *((arm, PARC) for arm in others)]
         for pair in compare(lines, arm, against)
     ]
-    claims = [
-        Claim(text, tuple(p for p in _totals(pairs) if (p.arm, p.against) == (PARC, arm)))
-        for text, arm in CLAIMS.items()
-    ]
     fields = _read_fields(figures / 'erf.csv')
     by_field = [
         pair
         for percent in FIELD_PERCENTS
         for pair in compare_by(
-            lines,
-            PARC,
-            PLAIN,
-            _field_of(fields, percent),
-            f'% of the area with {percent} % of the contribution',
+            lines, PARC, PLAIN, _field_of(fields, percent), f'area for {percent} %'
         )
     ]
-    claims.append(Claim(FIELD_CLAIM, tuple(_totals(by_field))))
-    claims = [claim for claim in claims if claim.pairs]
+    claims = [
+        *(
+            claim
+            for text, arm in CLAIMS.items()
+            for claim in _claims(text, [p for p in pairs if (p.arm, p.against) == (PARC, arm)])
+        ),
+        *_claims(FIELD_CLAIM, by_field),
+    ]
     unused = tuple(left_out(results, table))
     return View(table, tuple(lines), tuple(claims), tuple(pairs), unused)
 
 
-def _totals(pairs: Sequence[Paired]) -> list[Paired]:
-    """Of each task the pairs of all groups together, or of the only one."""
-    last = {(p.task, p.arm, p.against, p.what): p for p in pairs}
-    return list(last.values())
+def _claims(text: str, pairs: Sequence[Paired]) -> list[Claim]:
+    found: dict[tuple[str, str], dict[str, Paired]] = {}
+    for pair in pairs:
+        found.setdefault((pair.task, pair.what), {})[pair.group] = pair
+    return [Claim(text, *key, by_group) for key, by_group in found.items()]
 
 
 Fields = dict[tuple[str, int], float]
@@ -171,7 +185,7 @@ def _read_fields(path: Path) -> Fields:
     try:
         return {
             (Path(row['checkpoint']).parent.as_posix(), int(row['percent'])): float(
-                row['rectangle %']
+                row[FIELD_COLUMN]
             )
             for row in csv.DictReader(lines)
         }
