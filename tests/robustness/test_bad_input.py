@@ -764,7 +764,7 @@ BAD_COMMANDS = {
     'a negative size': Case('data --size -3 3', 'at least 64 x 64'),
     'no number': Case('data --seed x', '--seed', code=2),
     'a negative seed': Case('data --seed -1', 'seed'),
-    'data in a file': Case('data', 'made', write('made', 'mine')),
+    'data in a file': Case('data', "'made' is a file|another --out", write('made', 'mine')),
     "data in somebody's folder": Case('data', 'made', write('made/cls/mine.txt', 'mine')),
     'flops of nothing': Case('tools/analysis/get_flops.py CLS --shape 0', '--shape|positive'),
     'flops of too little': Case('tools/analysis/get_flops.py CLS --shape 2', '--shape'),
