@@ -19,16 +19,14 @@ def check_model_types(cfg: Config) -> None:
         for key, part in parts.items():
             if isinstance(part, dict) and isinstance(part.get('type'), str):
                 _check_type(key, part['type'], part.get('_scope_', cfg.default_scope))
-        optimizer = (cfg.get('optim_wrapper') or {}).get('optimizer') or {}
-        name = optimizer.get('type')
-        if isinstance(name, str) and OPTIMIZERS.get(name) is None:
-            # which mmengine would take for a function, and fail to call
-            hint = suggest(name, OPTIMIZERS.module_dict) or 'set it to a registered name'
-            raise UserError(f"unknown optimizer '{name}' in optim_wrapper.optimizer.type: {hint}")
+        optimizer = (cfg.get('optim_wrapper') or {}).get('optimizer')
+        if isinstance(optimizer, dict) and isinstance(optimizer.get('type'), str):
+            # mmengine would try to call what it has not found
+            _check_type('optim_wrapper.optimizer', optimizer['type'], cfg.default_scope, OPTIMIZERS)
 
 
-def _check_type(key: str, name: str, scope: str) -> None:
-    with MODELS.switch_scope_and_registry(scope) as registry:
+def _check_type(key: str, name: str, scope: str, registries: Registry = MODELS) -> None:
+    with registries.switch_scope_and_registry(scope) as registry:
         try:
             found = registry.get(name)
         except RuntimeError:  # mmengine's answer to a name that looks like a module path
@@ -36,14 +34,17 @@ def _check_type(key: str, name: str, scope: str) -> None:
         if found is not None:
             return
         what = key.rpartition('.')[2]
-        hint = suggest(name, _known_names(registry)) or f'set {key}.type to a registered name'
+        hint = (
+            suggest(name, _known_names(registry, registries))
+            or f'set {key}.type to a registered name'
+        )
         raise UserError(f"unknown {what} '{name}' in {key}.type: {hint}")
 
 
-def _known_names(registry: Registry) -> list[str]:
-    names = [*registry.module_dict, *MODELS.module_dict]
-    for scope in (*TASKS, 'mmparc'):
-        with MODELS.switch_scope_and_registry(scope) as other:
+def _known_names(registry: Registry, registries: Registry) -> list[str]:
+    names = [*registry.module_dict, *registries.module_dict]
+    for scope in (*TASKS, 'mmparc') if registries is MODELS else ():
+        with registries.switch_scope_and_registry(scope) as other:
             other.import_from_location()
             names += [f'{scope}.{name}' for name in other.module_dict]
     return names

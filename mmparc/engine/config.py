@@ -29,6 +29,10 @@ SETTINGS = [
     'tta_model',
     'tta_pipeline',
 ]
+DICTS = (
+    *(f'{loop}_{part}' for loop in ('train', 'val', 'test') for part in ('dataloader', 'cfg')),
+    *('optim_wrapper', 'default_hooks', 'randomness', 'auto_scale_lr'),
+)
 
 
 def load_config(name: str, options: dict[str, Any] | None = None) -> Config:
@@ -85,7 +89,7 @@ def _check_full(cfg: Config, name: str) -> None:
         raise UserError(
             f'{name} has no model that could be built: model must be a dict with a type'
         )
-    for key in ('train_dataloader', 'val_dataloader', 'test_dataloader', 'optim_wrapper'):
+    for key in DICTS:
         if not isinstance(cfg.get(key) or {}, dict):
             raise UserError(f'{key} in {name} must be a dict, not {cfg[key]!r}: mend it')
 

@@ -15,6 +15,7 @@ from types import FrameType
 from mmengine.dataset import BaseDataset
 from mmengine.registry import build_from_cfg
 from mmengine.runner import Runner
+from torch.utils.data import Dataset
 
 from .errors import first_line, suggest
 
@@ -102,9 +103,7 @@ def _not_built(error: Exception, frame: FrameType, inner: list[FrameType]) -> st
 def _no_data_set(error: Exception, name: str, cfg: dict, inner: list[FrameType]) -> str:
     files = os.path.join(cfg.get('data_root') or '', cfg.get('ann_file') or '')
     for frame in inner:
-        if (
-            frame.f_code is BaseDataset._serialize_data.__code__
-        ):  # of no samples numpy makes nothing
+        if frame.f_code is BaseDataset._serialize_data.__code__:  # fails where there are none
             return no_samples(frame.f_locals['self'])
     return (
         f"the data set {name} of '{files}' cannot be read: {_cause(error)}: mend its files, say "
@@ -112,11 +111,9 @@ def _no_data_set(error: Exception, name: str, cfg: dict, inner: list[FrameType])
     )
 
 
-def no_samples(dataset: BaseDataset) -> str:
+def no_samples(dataset: Dataset) -> str:
     """What to tell of a data set that is empty."""
-    where = (
-        dataset.ann_file or dataset.data_root or ', '.join(map(str, dataset.data_prefix.values()))
-    )
+    where = getattr(dataset, 'ann_file', '') or getattr(dataset, 'data_root', '')
     return (
         f"the data set {type(dataset).__name__} of '{where}' is empty: complete it, look at what "
         'filter_cfg and metainfo.classes leave of it, or say where another is with --cfg-options '

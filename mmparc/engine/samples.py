@@ -29,7 +29,7 @@ class CheckedRunner(Runner):
     ) -> DataLoader:
         loader = Runner.build_dataloader(dataloader, seed, diff_rank_seed)
         for dataset in innermost(loader.dataset):
-            if len(dataset) == 0:
+            if hasattr(dataset, '__len__') and len(dataset) == 0:
                 raise UserError(no_samples(dataset))
             check_categories(dataset)
             watch_loading(dataset)
@@ -45,11 +45,13 @@ class CheckedRunner(Runner):
 def innermost(dataset: Dataset) -> Iterator[Dataset]:
     """The data sets in a data set, wrappers unwrapped."""
     inner = getattr(dataset, 'datasets', None) or getattr(dataset, 'dataset', None)
-    if inner is None:
-        yield dataset
-    else:
-        for each in inner if isinstance(inner, list | tuple) else [inner]:
+    if isinstance(inner, Dataset):
+        inner = [inner]
+    if isinstance(inner, list | tuple):
+        for each in inner:
             yield from innermost(each)
+    else:
+        yield dataset
 
 
 # While a sample is loaded
@@ -60,7 +62,9 @@ def watch_loading(dataset: Dataset) -> None:
 
     They stay the objects that they are, as does the data set, wherever it is loaded.
     """
-    classes = len((getattr(dataset, 'metainfo', None) or {}).get('classes') or ())
+    # mmseg's are the classes of masks; mmdet's may have masks of other things beside them
+    of_masks = hasattr(dataset, 'reduce_zero_label')
+    classes = len(dataset.metainfo.get('classes') or ()) if of_masks else 0
     ignored = getattr(dataset, 'ignore_index', 255)
     for step in getattr(getattr(dataset, 'pipeline', None), 'transforms', ()):
         if type(step).__name__.startswith('Load') and hasattr(step, 'transform'):
