@@ -215,14 +215,24 @@ def check_operators(proto: 'onnx.ModelProto') -> None:
 
 
 def session_of(path: Path) -> 'InferenceSession':
-    """An onnxruntime session on the CPU, with as many threads as torch has."""
+    """An onnxruntime session on the CPU, with as many threads as torch has.
+
+    Raises:
+        UserError: if a package is missing, or onnxruntime does not take the file.
+    """
     require_packages()
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()
     options.log_severity_level = 3  # errors
-    return onnxruntime.InferenceSession(path, options, providers=['CPUExecutionProvider'])
+    try:
+        return onnxruntime.InferenceSession(path, options, providers=['CPUExecutionProvider'])
+    except Exception as error:  # its classes are of no public module
+        raise UserError(
+            f'onnxruntime cannot run what was exported: {first_line(error)}: leave --opset out, or '
+            'pass another'
+        ) from error
 
 
 def runner(session: 'InferenceSession', shape: Shape) -> Callable[[], object]:

@@ -212,3 +212,17 @@ def test_only_a_whole_model_is_tested(checkpoint, tmp_path):
     torch.save({'state_dict': weights}, partial)
     with pytest.raises(engine.UserError, match=r'^[^\n]*only the last axis[^\n]*$'):
         engine.check_whole_model(classifier(224), str(partial))
+
+
+def test_what_a_checkpoint_has_besides_the_model(checkpoint, log, tmp_path):
+    """A part that the model lacks is named in a warning; a block more is another model's."""
+    _, path = checkpoint
+    weights = torch.load(path)['state_dict']
+    more = tmp_path / 'more.pth'
+    torch.save({'state_dict': dict(weights, **{'aux.fc.weight': torch.ones(2)})}, more)
+    engine.check_whole_model(classifier(224), str(more))
+    assert 'holds more than this model' in log[-1] and 'aux.fc.weight' in log[-1]
+    block = 'backbone.stages.2.9.gamma'
+    torch.save({'state_dict': dict(weights, **{block: torch.ones(2)})}, more)
+    with pytest.raises(engine.UserError, match=rf'^[^\n]*also has {block};[^\n]*$'):
+        engine.check_whole_model(classifier(224), str(more))

@@ -50,6 +50,8 @@ def parse_args() -> argparse.Namespace:
 
 def main() -> None:
     args = parse_args()
+    if args.out.exists() and not args.out.is_dir():
+        raise SystemExit(f"error: '{args.out}' is a file: pass another --out")
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # clean up as for Ctrl-C
     names = ('scenes', 'seed', 'difficulty', 'train', 'val', 'size')
     settings = {name: getattr(args, name) for name in names}

@@ -14,7 +14,6 @@ from pathlib import Path
 
 try:
     import torch
-    from mmengine.config import DictAction
 
     from mmparc import engine
     from mmparc.tables import Table, load_table
@@ -59,7 +58,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         '--cfg-options',
         nargs='+',
-        action=DictAction,
+        action=engine.DictAction,
         default={},
         metavar='KEY=VALUE',
         help='override config entries in all runs',

@@ -68,6 +68,8 @@ def main() -> None:
         raise engine.UserError(f"'{args.out}' exists: name another with -o, or remove it")
     if args.out and args.out.suffix != '.py':
         raise engine.UserError(f"a config's name ends with .py, '{args.out}' does not")
+    if args.shape and min(args.shape) < 1:
+        raise engine.UserError(f'--shape takes two positive numbers, H W, got {args.shape}')
     warnings.simplefilter('ignore')  # upstream's constructors, of much that is no concern here
     MMLogger.get_current_instance().setLevel('ERROR')
     console = Console(stderr=True, soft_wrap=True, markup=False, highlight=False)

@@ -60,6 +60,8 @@ def parse_args() -> argparse.Namespace:
 @engine.exit_on_user_error
 def main() -> None:
     args = parse_args()
+    if not 0 <= args.min_loaded <= 1:
+        raise engine.UserError(f'--min-loaded takes a share from 0 to 1, got {args.min_loaded}')
     cfg = engine.config_of(args)
     engine.set_amp(cfg, args.amp)
     if args.auto_scale_lr:
@@ -75,12 +77,18 @@ def main() -> None:
     elif args.resume:
         cfg.resume, cfg.load_from = True, args.resume
 
+    engine.check_length(cfg)
     engine.check_model_types(cfg)
     engine.check_pretrained(cfg)
     engine.check_data(cfg, 'train_dataloader', 'val_dataloader')
     if cfg.get('load_from') and '://' not in cfg.load_from and not os.path.isfile(cfg.load_from):
-        raise engine.UserError(f"there is no checkpoint '{cfg.load_from}' to load")
+        raise engine.UserError(
+            f"there is no checkpoint '{cfg.load_from}' to load: name another one, or leave "
+            f'{"--resume" if cfg.get("resume") else "load_from"} out to start anew'
+        )
 
+    engine.check_model(cfg)
+    engine.check_coco_files(cfg)
     engine.use_default_collate(cfg)
     engine.allow_mmengine_checkpoints()
     engine.avoid_missing_cuda_ops(cfg)

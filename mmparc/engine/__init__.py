@@ -1,8 +1,8 @@
 """What stands between a command line and mmengine's Runner, for all three tasks."""
 
-from .arguments import add_arguments, add_config_arguments, config_of
+from .arguments import DictAction, add_arguments, add_config_arguments, config_of
 from .checkpoint import allow_mmengine_checkpoints, refusal_named
-from .checks import check_data, check_model_types, check_pretrained
+from .checks import check_data, check_length, check_model, check_model_types, check_pretrained
 from .config import (
     drop_pretrained,
     enable_auto_scale_lr,
@@ -18,12 +18,14 @@ from .finite import stop_unless_finite
 from .loading import check_loaded_share, check_whole_model
 from .provenance import note_start
 from .resuming import ResumableRunner, take_up_seed
+from .samples import check_coco_files
 from .saving import keep_checkpoints_whole
 from .stopping import stops_in_one_line
 from .trained import UNTRAINED, build_trained, check_checkpoint, runner_for_test
 
 __all__ = [
     'UNTRAINED',
+    'DictAction',
     'ResumableRunner',
     'UserError',
     'add_arguments',
@@ -32,8 +34,11 @@ __all__ = [
     'avoid_missing_cuda_ops',
     'build_trained',
     'check_checkpoint',
+    'check_coco_files',
     'check_data',
+    'check_length',
     'check_loaded_share',
+    'check_model',
     'check_model_types',
     'check_pretrained',
     'check_whole_model',

@@ -2,10 +2,39 @@
 
 import argparse
 import os
+from pathlib import Path
 
-from mmengine.config import Config, DictAction
+from mmengine.config import Config
+from mmengine.config import DictAction as MMEngineDictAction
 
 from .config import load_config, set_work_dir
+from .errors import UserError
+
+# What the launchers of processes set, one of which each process has.
+LAUNCHED = {'pytorch': 'RANK', 'slurm': 'SLURM_PROCID', 'mpi': 'OMPI_COMM_WORLD_RANK'}
+
+
+class DictAction(MMEngineDictAction):
+    """mmengine's reading of KEY=VALUE, which says what it cannot read as argparse does: exit 2."""
+
+    def __call__(
+        self,
+        parser: argparse.ArgumentParser,
+        namespace: argparse.Namespace,
+        values: list[str],
+        option_string: str | None = None,
+    ) -> None:
+        for value in values:
+            key, found, _ = value.partition('=')
+            if not found or not all(key.split('.')):
+                parser.error(
+                    f"argument {option_string}: '{value}' is no KEY=VALUE: write it as "
+                    'model.backbone.depth=50, without spaces around the ='
+                )
+            try:
+                super().__call__(parser, namespace, [value], option_string)
+            except AssertionError as error:  # of brackets
+                parser.error(f"argument {option_string}: '{value}': {error}")
 
 
 def add_config_arguments(parser: argparse.ArgumentParser) -> None:
@@ -35,7 +64,15 @@ def config_of(args: argparse.Namespace) -> Config:
     """Load the config that parsed arguments ask for, with its work directory and launcher."""
     if args.local_rank is not None:
         os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
+    variable = LAUNCHED.get(args.launcher)
+    if variable and variable not in os.environ:
+        raise UserError(
+            f'--launcher {args.launcher} finds no {variable} in the environment: start it by '
+            'tools/dist_train.sh, tools/slurm_train.sh or torchrun, or leave --launcher out'
+        )
     cfg = load_config(args.config, args.cfg_options)
     set_work_dir(cfg, args.config, args.work_dir)
+    if Path(cfg.work_dir).exists() and not Path(cfg.work_dir).is_dir():
+        raise UserError(f"the work directory '{cfg.work_dir}' is a file: pass another --work-dir")
     cfg.launcher = args.launcher
     return cfg

@@ -1,19 +1,38 @@
 """Configs as the tools use them: found by path or upstream name, overridden, and adjusted."""
 
+import inspect
+import traceback
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
 from mmengine.config import Config
+from mmengine.runner import Runner
 from mmengine.utils import get_installed_path
 
 from mmparc.home import home
 
-from .errors import UserError, suggest
+from .errors import UserError, first_line, suggest
 
 # The folder of a task's configs and runs, by the scope that its configs are written for.
 TASKS = {'mmpretrain': 'cls', 'mmdet': 'det', 'mmseg': 'seg'}
+
+# What an option may set that a config's file does not have: all that a Runner looks at.
+SETTINGS = [
+    *inspect.signature(Runner).parameters,
+    'compile',
+    'data_root',
+    'find_unused_parameters',
+    'model_wrapper_cfg',
+    'sync_bn',
+    'tta_model',
+    'tta_pipeline',
+]
+DICTS = (
+    *(f'{loop}_{part}' for loop in ('train', 'val', 'test') for part in ('dataloader', 'cfg')),
+    *('optim_wrapper', 'default_hooks', 'randomness', 'auto_scale_lr'),
+)
 
 
 def load_config(name: str, options: dict[str, Any] | None = None) -> Config:
@@ -26,21 +45,74 @@ def load_config(name: str, options: dict[str, Any] | None = None) -> Config:
             under the old root in data loaders and evaluators follows.
 
     Raises:
-        UserError: if there is no such config, or it belongs to none of the three tasks.
+        UserError: if there is no such config, it cannot be read, it belongs to none of the three
+            tasks, or it has no place for an option.
     """
-    cfg = Config.fromfile(config_path(name))
-    if cfg.get('default_scope') not in TASKS or 'model' not in cfg:
+    path = config_path(name)
+    try:
+        cfg = Config.fromfile(path)
+    except Exception as error:  # a config is a program, which may raise anything
         raise UserError(
-            f"'{name}' is no full config: it lacks a model or a default_scope ({', '.join(TASKS)})"
-        )
+            f"'{name}' cannot be read as a config ({_what_and_where(error, path)}): mend it, or "
+            'pass another one'
+        ) from error
+    _check_full(cfg, f"'{name}'")
     if options:
         old_root = _data_root(cfg)
-        cfg.merge_from_dict(options)
+        for key, value in options.items():
+            _merge(cfg, key, value)
+        _check_full(cfg, f"'{name}' with --cfg-options")
         if 'data_root' in options:
             if old_root is None:
                 raise UserError(f"'{name}' has no data_root to move: set its data sets' own paths")
             _move_data(cfg, old_root, str(options['data_root']))
     return cfg
+
+
+def _what_and_where(error: Exception, path: Path) -> str:
+    """What was wrong with a config, and in which line where that is known."""
+    if isinstance(error, SyntaxError):  # its own line is that of the config
+        line = error.lineno
+    else:
+        names = str(path), str(path.absolute())
+        lines = [f.lineno for f in traceback.extract_tb(error.__traceback__) if f.filename in names]
+        line = lines[-1] if lines else None
+    return first_line(error) + (f', line {line}' if line else '')
+
+
+def _check_full(cfg: Config, name: str) -> None:
+    if cfg.get('default_scope') not in TASKS or 'model' not in cfg:
+        raise UserError(
+            f'{name} is no full config: it lacks a model or a default_scope ({", ".join(TASKS)})'
+        )
+    if not isinstance(cfg.model, dict) or 'type' not in cfg.model:
+        raise UserError(
+            f'{name} has no model that could be built: model must be a dict with a type'
+        )
+    for key in DICTS:
+        if not isinstance(cfg.get(key) or {}, dict):
+            raise UserError(f'{key} in {name} must be a dict, not {cfg[key]!r}: mend it')
+
+
+def _merge(cfg: Config, key: str, value: Any) -> None:
+    """Set a dotted key.
+
+    Raises:
+        UserError: if the config has no place for it, or mmengine would never look at it.
+    """
+    first = key.partition('.')[0]
+    if first not in cfg and first not in SETTINGS:
+        hint = (
+            suggest(first, [*cfg, *SETTINGS]) or 'the keys of a config are those that its file has'
+        )
+        raise UserError(f"--cfg-options {key}: there is no '{first}' in the config: {hint}")
+    try:
+        cfg.merge_from_dict({key: value})
+    except (TypeError, KeyError, IndexError, ValueError, AttributeError, AssertionError) as error:
+        raise UserError(
+            f'--cfg-options {key}={value}: the config has no place for it '
+            f'({first_line(error)}): look at what its file has there'
+        ) from error
 
 
 def config_path(name: str) -> Path:

@@ -61,12 +61,25 @@ def check_whole_model(model: nn.Module, load_from: str, prefix: str = '') -> Non
         load_from: the checkpoint.
         prefix: what the names of the part begin with in the checkpoint: 'backbone.'.
 
+    What the model does not have at all, such as an auxiliary head that is cut off for tests, is
+    left out with a warning.
+
     Raises:
-        UserError: if a part of the model is not in it, or has another shape there.
+        UserError: if a part of the model is not in it, or has another shape there, or it is of a
+            model with more blocks.
     """
+    model = _unwrapped(model)
     try:
-        keys = _unwrapped(model).load_state_dict(_weights(load_from, prefix), strict=False)
-        problem = keys.missing_keys and f'it lacks {_listed(keys.missing_keys)}'
+        missing, more = model.load_state_dict(_weights(load_from, prefix), strict=False)
+        deeper = [key for key in more if _is_of_longer_sequence(model, key)]
+        problem = missing and f'it lacks {_listed(missing)}'
+        problem = problem or (deeper and f'it also has {_listed(deeper)}')
+        if more and not problem:
+            print_log(
+                f"'{load_from}' holds more than this model, which leaves it out: {_listed(more)}",
+                'current',
+                logging.WARNING,
+            )
     except (RuntimeError, ValueError) as error:  # torch's, and ResizedOnLoad's
         problem = ' '.join(str(error).split())
     if problem:
@@ -74,6 +87,16 @@ def check_whole_model(model: nn.Module, load_from: str, prefix: str = '') -> Non
             f"'{load_from}' is no checkpoint of this model: {problem.rstrip('.')}; take the config "
             'that it was trained with'
         )
+
+
+def _is_of_longer_sequence(module: nn.Module, key: str) -> bool:
+    """Whether a checkpoint's weight is of a block after those that the model has in that place."""
+    for part in key.split('.')[:-1]:
+        inner = module._modules.get(part)
+        if inner is None:
+            return part.isdigit() and isinstance(module, nn.Sequential | nn.ModuleList)
+        module = inner
+    return False
 
 
 def _unwrapped(model: nn.Module) -> nn.Module:
@@ -107,8 +130,9 @@ def _weights(path: str, prefix: str) -> dict[str, Tensor]:
         raise UserError(f"'{path}' cannot be read as a checkpoint: {said}") from error
     if not isinstance(checkpoint, dict):
         raise UserError(f"'{path}' holds no checkpoint, but a {type(checkpoint).__name__}")
-    state_dict = checkpoint.get('state_dict', checkpoint)
-    tensors = {key: value for key, value in state_dict.items() if isinstance(value, Tensor)}
+    weights = checkpoint.get('state_dict', checkpoint)
+    weights = weights if isinstance(weights, dict) else {}
+    tensors = {key: value for key, value in weights.items() if isinstance(value, Tensor)}
     if not tensors:
         raise UserError(
             f"'{path}' holds no weights under 'state_dict': convert a checkpoint of the ParC "

@@ -27,6 +27,7 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset, Sampler
 
 from .checkpoint import refusal_named
 from .errors import UserError, first_line
+from .samples import CheckedRunner
 
 
 def seed_generators(seed: int | None, *key: int) -> None:
@@ -142,14 +143,14 @@ class EvaluationHook(Hook):
             runner.val_loop.run()
 
 
-class ResumableRunner(Runner):
-    """mmengine's Runner, with random numbers that a resumed run repeats."""
+class ResumableRunner(CheckedRunner):
+    """A Runner with random numbers that a resumed run repeats."""
 
     @staticmethod
     def build_dataloader(
         dataloader: DataLoader | dict, seed: int | None = None, diff_rank_seed: bool = False
     ) -> DataLoader:
-        loader = Runner.build_dataloader(dataloader, seed, diff_rank_seed)
+        loader = CheckedRunner.build_dataloader(dataloader, seed, diff_rank_seed)
         seed_samples(loader, seed)
         return loader
 
@@ -204,6 +205,6 @@ def _read_meta(path: str) -> dict:
     except Exception as error:  # whatever pickle, zipfile and torch make of a damaged file
         raise UserError(
             f"the checkpoint '{path}' is damaged, or no run of ours wrote it "
-            f'({first_line(error)}): {another}'
+            f'({first_line(error).partition(". ")[0]}): {another}'
         ) from error
     return meta

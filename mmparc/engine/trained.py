@@ -3,17 +3,17 @@
 from pathlib import Path
 
 from mmengine.config import Config
-from mmengine.model import revert_sync_batchnorm
-from mmengine.registry import MODELS, DefaultScope
+from mmengine.model import is_model_wrapper, revert_sync_batchnorm
 from mmengine.runner import Runner
 from torch import nn
 
 from .checkpoint import allow_mmengine_checkpoints
-from .checks import check_data, check_model_types
+from .checks import build_model, check_data, check_model_types
 from .config import drop_pretrained, use_default_collate
 from .device import avoid_missing_cuda_ops
 from .errors import UserError
 from .loading import check_whole_model
+from .samples import CheckedRunner, check_coco_files
 
 UNTRAINED = 'none'  # in place of a checkpoint: random weights, the negative control
 
@@ -49,11 +49,16 @@ def runner_for_test(cfg: Config, checkpoint: str) -> Runner:
     use_default_collate(cfg)
     allow_mmengine_checkpoints()
     avoid_missing_cuda_ops(cfg)
-    runner = Runner.from_cfg(cfg)
+    check_coco_files(cfg)
+    model = build_model(cfg)
+    if not untrained:
+        check_whole_model(model, checkpoint)
+    runner = CheckedRunner.from_cfg(cfg)
+    own = runner.model.module if is_model_wrapper(runner.model) else runner.model
     if untrained:
-        runner.model.init_weights()
+        own.init_weights()
     else:
-        check_whole_model(runner.model, cfg.load_from)
+        own.load_state_dict(model.state_dict())
     return runner
 
 
@@ -71,10 +76,7 @@ def build_trained(cfg: Config, checkpoint: str) -> nn.Module:
     check_checkpoint(checkpoint, 'to load')
     drop_pretrained(cfg)
     allow_mmengine_checkpoints()
-    if cfg.get('data_preprocessor'):
-        cfg.model.setdefault('data_preprocessor', cfg.data_preprocessor)
-    with DefaultScope.overwrite_default_scope(cfg.default_scope):
-        model = revert_sync_batchnorm(MODELS.build(cfg.model))
+    model = revert_sync_batchnorm(build_model(cfg))
     if checkpoint == UNTRAINED:
         model.init_weights()
     else:

@@ -14,13 +14,12 @@ from math import ceil
 
 from mmengine.logging import print_log
 from mmengine.registry import MODELS as ANY_MODELS
-from mmengine.utils import to_2tuple
 from torch import nn
 
 from mmparc.registry import MODELS
 
 from .attention import exchange_attention
-from .backbones.placement import check_no_stride, check_parc_starts
+from .backbones.placement import check_no_stride, check_parc_starts, image_size
 from .layers import ParCMixer
 from .layers.exchange import mixer_groups
 from .stages import SpatialConv, Stage, find_stages
@@ -119,13 +118,13 @@ def ParCify(
         backbone = ANY_MODELS.build(backbone)
     if attention:
         exchange_attention(
-            backbone, to_2tuple(img_size), pos_embed, channel_attention, resize, backend
+            backbone, image_size(img_size), pos_embed, channel_attention, resize, backend
         )
         return backbone
 
     if pos_embed not in ('all', 'first'):
         raise ValueError(f"pos_embed must be 'all' or 'first', got {pos_embed!r}")
-    found = find_stages(backbone, to_2tuple(img_size))
+    found = find_stages(backbone, image_size(img_size))
     if parc_starts is None:
         chosen = _choose_by_share(found, stages, SHARE if share is None else share, replace)
     else:

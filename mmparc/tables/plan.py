@@ -211,7 +211,7 @@ def _shown(path: Path) -> str:
 def _read(path: Path) -> dict:
     try:
         content = yaml.load(path.read_text(encoding='utf-8'), LOADER)
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ValueError(f'{_shown(path)} is no YAML: {" ".join(str(error).split())}') from None
     _check_keys(_shown(path), content, OF_TABLE, {'title', 'rows'})
     if not content['rows']:

@@ -105,7 +105,10 @@ def load_results(table: str, folder: Path) -> Results:
         runs = [Result(**item) for item in data['runs']]
         return Results(data['table'], counted, runs)
     except (ValueError, TypeError, KeyError) as error:
-        raise ValueError(f"'{path}' holds no results of a table: {error!r}") from None
+        raise ValueError(
+            f"'{path}' holds no results of a table: {error!r}: mend it, or remove it and read the "
+            'runs anew'
+        ) from None
 
 
 def dump_results(results: Results) -> str:

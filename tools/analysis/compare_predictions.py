@@ -20,7 +20,7 @@ try:
 
     matplotlib.use('Agg')
     from matplotlib import pyplot as plt
-    from mmengine.config import Config, DictAction
+    from mmengine.config import Config
     from mmengine.registry import DATASETS, DefaultScope
     from mmengine.runner import Runner
     from mmengine.structures import BaseDataElement
@@ -86,7 +86,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         '--cfg-options',
         nargs='+',
-        action=DictAction,
+        action=engine.DictAction,
         metavar='KEY=VALUE',
         help='override entries of both configs; data_root=DIR moves the data set',
     )

@@ -14,6 +14,7 @@ try:
 
     from mmparc import engine
     from mmparc.analysis.flops import count_config
+    from mmparc.engine.errors import first_line
     from mmparc.ops import BACKENDS
 except ImportError as error:
     raise SystemExit(
@@ -58,7 +59,13 @@ def main() -> None:
     # A trace and upstream's constructors warn of much that a count has nothing to do with.
     warnings.simplefilter('ignore')
     MMLogger.get_current_instance().setLevel('ERROR')
-    report = count_config(cfg, size, args.backend)
+    try:
+        report = count_config(cfg, size, args.backend)
+    except RuntimeError as error:  # torch's, of shapes
+        raise engine.UserError(
+            f'the model cannot take such an image: {first_line(error)}: pass another --shape, or '
+            'mend the channels in the config'
+        ) from error
 
     (height, width), (h, w) = report.size, report.padded
     padded = '' if report.size == report.padded else f', padded to {h} x {w}'

@@ -20,7 +20,7 @@ try:
 
     matplotlib.use('Agg')
     from matplotlib import pyplot as plt
-    from mmengine.config import Config, DictAction
+    from mmengine.config import Config
     from mmengine.logging import MMLogger
 
     from mmparc import engine
@@ -87,7 +87,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         '--cfg-options',
         nargs='+',
-        action=DictAction,
+        action=engine.DictAction,
         metavar='KEY=VALUE',
         help='override entries of each config; data_root=DIR moves the data set',
     )

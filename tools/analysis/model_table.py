@@ -17,10 +17,12 @@ from pathlib import Path
 try:
     from mmengine.fileio import load
     from mmengine.logging import MMLogger
+    from yaml import YAMLError
 
     from mmparc import engine
     from mmparc.analysis.flops import Report, count_config
     from mmparc.analysis.report import replace_block
+    from mmparc.engine.errors import first_line
 except ImportError as error:
     raise SystemExit(
         f'error: {error.name or error} is not installed in this Python: in a checkout run '
@@ -139,7 +141,14 @@ def main() -> None:
     warnings.simplefilter('ignore')  # upstream's constructors and the trace
     MMLogger.get_current_instance().setLevel('ERROR')
     configs = sorted(args.configs.glob('**/*_in1k*.py'))
-    table = make_table(configs, load(args.published)['rows'], readme.parent)
+    try:
+        published = load(args.published)['rows']
+    except (YAMLError, TypeError, KeyError, UnicodeDecodeError) as error:
+        raise engine.UserError(
+            f"'{args.published}' holds no published numbers ({first_line(error)}): take a file "
+            'such as configs/tables/classification.yaml'
+        ) from None
+    table = make_table(configs, published, readme.parent)
     text, fresh = replace_block(readme, TOOL, table)
     if args.check:
         if fresh != text:

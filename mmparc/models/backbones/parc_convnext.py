@@ -6,13 +6,12 @@ with ParC in the last third of stage 3 and of stage 4.
 
 from collections.abc import Sequence
 
-from mmengine.utils import to_2tuple
 from mmpretrain.models import ConvNeXt
 
 from mmparc.registry import MODELS
 
 from ..layers import ParCMixer
-from .placement import check_parc_starts
+from .placement import check_parc_starts, image_size
 
 # ConvNeXt's rule with the ParC kernels among the convolutions.
 INIT_CFG = [
@@ -79,7 +78,7 @@ class ParCConvNeXt(ConvNeXt):
         self.parc_starts = check_parc_starts(parc_starts, self.depths)
         for stage, start in enumerate(self.parc_starts):
             stride = stem_patch_size * 2**stage
-            kernel_size = tuple(size // stride for size in to_2tuple(img_size))
+            kernel_size = tuple(size // stride for size in image_size(img_size))
             for block in self.stages[stage][start:]:
                 block.depthwise_conv = ParCMixer(
                     self.channels[stage],

@@ -4,12 +4,12 @@ Everything but that is mmpretrain's MobileViT, as it is not in ParC-Net, which h
 blocks and widths of its own. What goes with the attention: :mod:`mmparc.models.attention`.
 """
 
-from mmengine.utils import to_2tuple
 from mmpretrain.models import MobileViT
 
 from mmparc.registry import MODELS
 
 from ..attention import exchange_attention
+from .placement import image_size
 
 
 @MODELS.register_module()
@@ -38,4 +38,6 @@ class ParCMobileViT(MobileViT):
         **kwargs,
     ) -> None:
         super().__init__(arch=arch, **kwargs)
-        exchange_attention(self, to_2tuple(img_size), pos_embed, channel_attention, resize, backend)
+        exchange_attention(
+            self, image_size(img_size), pos_embed, channel_attention, resize, backend
+        )

@@ -4,12 +4,12 @@ Everything but that is mmpretrain's SwinTransformer. What of it goes with the at
 :mod:`mmparc.models.attention`.
 """
 
-from mmengine.utils import to_2tuple
 from mmpretrain.models import SwinTransformer
 
 from mmparc.registry import MODELS
 
 from ..attention import exchange_attention
+from .placement import image_size
 
 
 @MODELS.register_module()
@@ -39,4 +39,6 @@ class ParCSwinTransformer(SwinTransformer):
         **kwargs,
     ) -> None:
         super().__init__(arch=arch, img_size=img_size, **kwargs)
-        exchange_attention(self, to_2tuple(img_size), pos_embed, channel_attention, resize, backend)
+        exchange_attention(
+            self, image_size(img_size), pos_embed, channel_attention, resize, backend
+        )

@@ -4,12 +4,11 @@ Everything but that is mmpretrain's VisionTransformer. What of it goes with the 
 :mod:`mmparc.models.attention`.
 """
 
-from mmengine.utils import to_2tuple
-
 from mmparc.registry import MODELS
 
 from ..attention import exchange_attention
 from ..layers.token_mixer import MapVisionTransformer
+from .placement import image_size
 
 
 @MODELS.register_module()
@@ -40,4 +39,6 @@ class ParCVisionTransformer(MapVisionTransformer):
         **kwargs,
     ) -> None:
         super().__init__(arch=arch, img_size=img_size, **kwargs)
-        exchange_attention(self, to_2tuple(img_size), pos_embed, channel_attention, resize, backend)
+        exchange_attention(
+            self, image_size(img_size), pos_embed, channel_attention, resize, backend
+        )

@@ -11,7 +11,6 @@ from collections.abc import Sequence
 
 import torch.nn as nn
 from mmcv.cnn import ConvModule
-from mmengine.utils import to_2tuple
 from mmpretrain.models.backbones import mobilenet_v2
 from mmpretrain.models.backbones.base_backbone import BaseBackbone
 from mmpretrain.models.utils import make_divisible
@@ -22,6 +21,7 @@ from mmparc.registry import MODELS
 
 from ..layers.local_global import BN, SILU, LocalGlobalUnit
 from ..layers.recompute import recompute
+from .placement import image_size
 
 # The ParC kernels and embeddings, no Conv2d, keep the values that they are made with.
 INIT_CFG = [
@@ -160,7 +160,7 @@ class ParCNet(BaseBackbone):
                     arch['depths'][i - 2],
                     arch['ffn_channels'][i - 2],
                     # padded convolutions of stride 2 round up
-                    tuple(-(-size // total_stride) for size in to_2tuple(img_size)),
+                    tuple(-(-size // total_stride) for size in image_size(img_size)),
                     fusion=arch['fusion'],
                     resize=resize,
                     backend=backend,

@@ -1,6 +1,7 @@
 """Which blocks of a backbone hold ParC, and how long the kernels are there."""
 
 from collections.abc import Sequence
+from numbers import Integral
 
 from mmengine.utils import to_2tuple
 from torch import nn
@@ -12,13 +13,16 @@ def check_parc_starts(parc_starts: Sequence[int], depths: Sequence[int]) -> tupl
     Raises:
         ValueError: if there is not one index for each stage, from 0 to the stage's depth.
     """
-    fits = len(parc_starts) == len(depths)
-    if not fits or any(not 0 <= s <= d for s, d in zip(parc_starts, depths, strict=True)):
+    starts = tuple(parc_starts) if isinstance(parc_starts, Sequence) else None
+    fits = starts is not None and len(starts) == len(depths)
+    if not fits or not all(
+        isinstance(s, Integral) and 0 <= s <= d for s, d in zip(starts, depths, strict=True)
+    ):
         raise ValueError(
             f'parc_starts must give one block index from 0 to its depth for each stage of '
-            f'depths {list(depths)}, got {list(parc_starts)}'
+            f'depths {list(depths)}, got {parc_starts!r}'
         )
-    return tuple(parc_starts)
+    return starts
 
 
 def check_no_stride(conv: nn.Module, stage: int, block: int) -> None:
@@ -30,7 +34,22 @@ def check_no_stride(conv: nn.Module, stage: int, block: int) -> None:
         )
 
 
+def image_size(img_size: int | tuple[int, int]) -> tuple[int, int]:
+    """The (height, width) of a training resolution.
+
+    Raises:
+        ValueError: if it is neither a positive number nor two of them.
+    """
+    size = (img_size, img_size) if isinstance(img_size, Integral) else img_size
+    two = isinstance(size, Sequence) and not isinstance(size, str) and len(size) == 2
+    if not two or not all(isinstance(side, Integral) and side > 0 for side in size):
+        raise ValueError(
+            f'img_size must be a positive number or two, (height, width), got {img_size!r}'
+        )
+    return tuple(size)
+
+
 def padded_resolution(img_size: int | tuple[int, int], stride: int) -> tuple[int, int]:
     """The map's (height, width) behind padded convolutions of this total stride: rounded up."""
-    height, width = to_2tuple(img_size)
+    height, width = image_size(img_size)
     return -(-height // stride), -(-width // stride)

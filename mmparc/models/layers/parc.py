@@ -6,6 +6,7 @@ when it is loaded.
 """
 
 import logging
+from numbers import Integral
 
 import torch
 from mmengine.logging import print_log
@@ -72,8 +73,11 @@ class ParCConv(ResizedOnLoad):
         check_choices(axis, backend, resize)
         if groups < 1 or in_channels % groups or out_channels % groups:
             raise ValueError(f'groups={groups} must divide {in_channels} in, {out_channels} out')
-        if kernel_size < 1:
-            raise ValueError(f'kernel_size must be positive, got {kernel_size}')
+        if not isinstance(kernel_size, Integral) or kernel_size < 1:
+            raise ValueError(
+                f'kernel_size must be positive, got {kernel_size!r}: it follows from img_size in '
+                'backbones, which then has to be larger'
+            )
         self.in_channels = in_channels
         self.out_channels = out_channels
         self.kernel_size = kernel_size

@@ -25,7 +25,7 @@ class ResizedOnLoad(nn.Module):
             if saved is None or parameter is None or saved.shape == parameter.shape:
                 continue
             wanted = tuple(parameter.shape)
-            if saved.shape[:-1] != wanted[:-1]:
+            if saved.shape[:-1] != wanted[:-1] or not saved.numel():
                 raise ValueError(
                     f'{prefix}{name} is {tuple(saved.shape)} in the checkpoint and {wanted} in the '
                     'model: only the last axis, the length, can be resized'
