@@ -85,6 +85,7 @@ def main() -> None:
     engine.allow_mmengine_checkpoints()
     engine.keep_checkpoints_whole()
     engine.avoid_missing_cuda_ops(cfg)
+    engine.meet_on_cpu(cfg)
     with engine.stops_in_one_line(cfg.work_dir):
         if cfg.get('resume'):
             engine.take_up_seed(cfg)
