@@ -168,31 +168,9 @@ def test_commit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert provenance.commit_of(tmp_path) == (None, None)
 
 
-# In two processes: it forks, joins both in a group, as a launcher on CPUs would, and starts a tool.
-TWO = """
-import os
-import runpy
-import sys
-
-import torch.distributed as dist
-
-child = os.fork()
-rank = int(child == 0)
-os.environ.update(RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE='2')
-meet = 'file://' + os.path.abspath('meet')
-dist.init_process_group('gloo', init_method=meet, rank=rank, world_size=2)
-sys.argv = sys.argv[1:]
-runpy.run_path(sys.argv[0], run_name='__main__')
-dist.destroy_process_group()
-if rank == 0:
-    sys.exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
-"""
-
-
 @pytest.mark.slow
 def test_two_processes(tmp_path: Path) -> None:
     run_tool('tools/make_tiny_data.py', '--tasks', 'cls', '--train', 16, '--val', 8, cwd=tmp_path)
-    (tmp_path / 'two.py').write_text(TWO)
     config = ROOT / 'configs/cls/convnext/convnext-micro_tiny.py'  # made for 32
     options = [
         'train_dataloader.batch_size=2',
@@ -200,13 +178,12 @@ def test_two_processes(tmp_path: Path) -> None:
         'train_cfg.max_epochs=1',
         'train_cfg.val_begin=9',
         'randomness.seed=3',
-        'model_wrapper_cfg.type=MMDistributedDataParallel',
-        'model_wrapper_cfg.device_ids=None',  # there is no GPU to name
     ]
     for loader in ('train_dataloader', 'val_dataloader'):
         options += [f'{loader}.num_workers=0', f'{loader}.persistent_workers=False']
+    agent = ['--standalone', '--nproc_per_node=2', ROOT / 'tools/train.py']
     command = [config, '--launcher', 'pytorch', '--work-dir', 'out', '--cfg-options', *options]
-    result = run_tool(tmp_path / 'two.py', ROOT / 'tools/train.py', *command, cwd=tmp_path)
+    result = run_tool('tests/torchrun.py', *agent, *command, cwd=tmp_path)
     assert result.returncode == 0, result.stdout[-2000:] + result.stderr[-4000:]
     said = result.stdout + result.stderr
     line = '(samples x processes x accumulated steps: 2 x 2 x 2), peak learning rate 0.002'

@@ -92,6 +92,7 @@ def main() -> None:
     engine.use_default_collate(cfg)
     engine.allow_mmengine_checkpoints()
     engine.avoid_missing_cuda_ops(cfg)
+    engine.meet_on_cpu(cfg)
     with engine.stops_in_one_line(cfg.work_dir):
         if cfg.get('resume'):
             engine.take_up_seed(cfg)

@@ -12,7 +12,7 @@ from .config import (
     set_work_dir,
     use_default_collate,
 )
-from .device import avoid_missing_cuda_ops
+from .device import avoid_missing_cuda_ops, meet_on_cpu
 from .errors import UserError, exit_on_user_error
 from .finite import stop_unless_finite
 from .loading import check_loaded_share, check_whole_model
@@ -49,6 +49,7 @@ __all__ = [
     'exit_on_user_error',
     'keep_checkpoints_whole',
     'load_config',
+    'meet_on_cpu',
     'note_start',
     'refusal_named',
     'runner_for_test',

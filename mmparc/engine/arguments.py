@@ -10,8 +10,12 @@ from mmengine.config import DictAction as MMEngineDictAction
 from .config import load_config, set_work_dir
 from .errors import UserError
 
-# What the launchers of processes set, one of which each process has.
-LAUNCHED = {'pytorch': 'RANK', 'slurm': 'SLURM_PROCID', 'mpi': 'OMPI_COMM_WORLD_RANK'}
+# What a launcher tells each process, and how one starts it.
+LAUNCHED = {
+    'pytorch': ('RANK', 'tools/dist_train.sh CONFIG GPUS'),
+    'slurm': ('SLURM_PROCID', 'tools/slurm_train.sh PARTITION JOB_NAME CONFIG'),
+    'mpi': ('OMPI_COMM_WORLD_RANK', 'mpirun'),
+}
 
 
 class DictAction(MMEngineDictAction):
@@ -64,12 +68,13 @@ def config_of(args: argparse.Namespace) -> Config:
     """Load the config that parsed arguments ask for, with its work directory and launcher."""
     if args.local_rank is not None:
         os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
-    variable = LAUNCHED.get(args.launcher)
-    if variable and variable not in os.environ:
-        raise UserError(
-            f'--launcher {args.launcher} finds no {variable} in the environment: start it by '
-            'tools/dist_train.sh, tools/slurm_train.sh or torchrun, or leave --launcher out'
-        )
+    if args.launcher != 'none':
+        variable, command = LAUNCHED[args.launcher]
+        if variable not in os.environ:
+            raise UserError(
+                f'--launcher {args.launcher} is for a process that it has started, and {variable} '
+                f'is not in the environment: start it by {command}, or leave --launcher out'
+            )
     cfg = load_config(args.config, args.cfg_options)
     set_work_dir(cfg, args.config, args.work_dir)
     if Path(cfg.work_dir).exists() and not Path(cfg.work_dir).is_dir():

@@ -154,6 +154,16 @@ class ResumableRunner(CheckedRunner):
         seed_samples(loader, seed)
         return loader
 
+    def save_checkpoint(self, *args: Any, save_optimizer: bool = True, **options: Any) -> None:
+        """As mmengine's, which only the main process does.
+
+        The others have their shares of ZeroRedundancyOptimizer's state, and without them it would
+        wait for ever.
+        """
+        if save_optimizer and self.rank > 0:
+            self.optim_wrapper.state_dict()
+        super().save_checkpoint(*args, save_optimizer=save_optimizer, **options)
+
     def train(self) -> nn.Module:
         self.register_hook(SeedHook())
         self.register_hook(EvaluationHook())

@@ -10,7 +10,7 @@ from torch import nn
 from .checkpoint import allow_mmengine_checkpoints
 from .checks import build_model, check_data, check_model_types
 from .config import drop_pretrained, use_default_collate
-from .device import avoid_missing_cuda_ops
+from .device import avoid_missing_cuda_ops, meet_on_cpu
 from .errors import UserError
 from .loading import check_whole_model
 from .samples import CheckedRunner, check_coco_files
@@ -49,6 +49,7 @@ def runner_for_test(cfg: Config, checkpoint: str) -> Runner:
     use_default_collate(cfg)
     allow_mmengine_checkpoints()
     avoid_missing_cuda_ops(cfg)
+    meet_on_cpu(cfg)
     check_coco_files(cfg)
     model = build_model(cfg)
     if not untrained:

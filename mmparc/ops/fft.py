@@ -97,7 +97,10 @@ def _per_channel(x: Tensor, spectrum: Tensor, axis: str, groups: int) -> Tensor:
 
 @cache
 def cap_plan_cache(device: torch.device) -> None:
-    """Let cuFFT keep at most :data:`PLANS` plans on a device; fewer, if it was told so before."""
+    """Let cuFFT keep at most :data:`PLANS` plans on a device; fewer, if it was told so before.
+
+    It is asked once a device, which is all that this remembers.
+    """
     plans = torch.backends.cuda.cufft_plan_cache[device]
     plans.max_size = min(plans.max_size, PLANS)
 

@@ -34,6 +34,9 @@ ROWS = tuple(
 # {row: {length: backend}}; a length between two that were measured takes the nearer one's.
 Table = Mapping[str, Mapping[int, str]]
 
+# So many of them are kept, the shipped one among them, and what was logged of these: at most each
+# row's lengths.
+TABLES = 16
 _tables: dict[str, Table] = {}
 _logger = logging.getLogger('mmparc')
 _logged: set[tuple[str, str, int]] = set()
@@ -89,7 +92,12 @@ def load_table(path: str) -> Table:
         ValueError: if there is none, or a row is missing or names what is no backend.
     """
     if path not in _tables:
-        _tables[path] = _read(path)
+        table = _read(path)
+        if len(_tables) == TABLES:
+            oldest = next(known for known in _tables if known != 'auto')
+            del _tables[oldest]
+            _logged.difference_update([choice for choice in _logged if choice[0] == oldest])
+        _tables[path] = table
     return _tables[path]
 
 

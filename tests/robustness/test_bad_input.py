@@ -690,9 +690,11 @@ BAD_COMMANDS = {
     'an unknown option': Case('tools/train.py CLS --resmue', 'unrecognized', code=2),
     'a share above 1': Case('tools/train.py CLS --min-loaded 90', '--min-loaded|from 0 to 1'),
     'a share in words': Case('tools/train.py CLS --min-loaded most', '--min-loaded', code=2),
-    'a launcher alone': Case('tools/train.py CLS --launcher pytorch', 'no RANK|dist_train.sh'),
+    'a launcher alone': Case(
+        'tools/train.py CLS --launcher pytorch', 'RANK is not in|dist_train.sh'
+    ),
     'slurm alone': Case(
-        'tools/test.py CLS none --launcher slurm', 'no SLURM_PROCID|slurm_train.sh'
+        'tools/test.py CLS none --launcher slurm', 'SLURM_PROCID is not in|slurm_train.sh'
     ),
     'amp without a GPU': Case('tools/train.py CLS --amp', 'needs a GPU|--no-amp'),
     'a work dir that is a file': Case(

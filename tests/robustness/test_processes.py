@@ -1,0 +1,459 @@
+"""Trainings of two and four processes on one machine, on CPUs: equal to one, or ended by an error.
+
+Those of `run_tool('tests/torchrun.py')` are torchrun's, forked to spare the imports; with --full
+tools/dist_train.sh starts some, and tools/slurm_train.sh by stand-ins for srun and scontrol.
+"""
+
+import functools
+import json
+import os
+import random
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+import torch
+from helpers import ROOT, relative_error, run_tool, tool_environment
+from mmengine.config import Config
+
+from mmparc import engine
+
+IMAGES, BATCH = 24, 2  # the least that gives four processes three steps an epoch
+FAMILIES = {
+    'cls': ['convnext', 'deit', 'mobilenet_v2', 'mobilevit', 'parcnet', 'resnet', 'swin'],
+    'det': ['resnet'],
+    'seg': ['resnet'],
+}
+LEAVES = [(task, family) for task, families in FAMILIES.items() for family in families]
+SECONDS = 60  # within which a run ends of which one process has died
+OPTIONS = (
+    'default_hooks.logger.interval=1',
+    'default_hooks.checkpoint.max_keep_ckpts=1',
+    'randomness.seed=1',
+)
+CONFIG = """
+_base_ = [{base!r}]
+custom_imports = dict(imports=['ranks'])
+custom_hooks = [dict(type='mmengine.NoteHook', **{note})]
+"""
+# Nothing random, and no batch statistics: its drop path is 0 anyway.
+EXACT = """
+model = dict(type='Double')
+train_dataloader = dict(
+    dataset=dict(pipeline=[dict(type='LoadImageFromFile'), dict(type='PackInputs')])
+)
+"""
+
+
+@pytest.fixture(scope='session')
+def data(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """Gives the root of a task's small data, made once."""
+    out = tmp_path_factory.mktemp('data')
+
+    @functools.cache
+    def make(task: str) -> Path:
+        sizes = ('--train', IMAGES, '--val', 8, '--size', 64, 64)
+        made = run_tool('tools/make_tiny_data.py', '--out', out, '--tasks', task, *sizes, cwd=out)
+        assert made.returncode == 0, made.stderr
+        return out / task
+
+    return make
+
+
+def leaf(task: str, family: str) -> Path:
+    paths = ROOT.glob(f'configs/{task}/{family}/*parc*_tiny.py')
+    (path,) = (path for path in paths if 'relations' not in path.name)
+    return path
+
+
+def forked(
+    processes: int, config: Path, *args: object, tool: str = 'tools/train.py', **how: Any
+) -> subprocess.CompletedProcess:
+    """One process is started so too, but knows of no other."""
+    launcher = ['--launcher', 'pytorch'] if processes > 1 else []
+    agent = ('--standalone', f'--nproc_per_node={processes}', ROOT / tool)
+    return run_tool('tests/torchrun.py', *agent, config, *launcher, *args, cwd=config.parent, **how)
+
+
+def by_script(processes: int, config: Path, *args: object) -> subprocess.CompletedProcess:
+    """As a user starts it, with the real torchrun and new interpreters."""
+    return call(config.parent, ROOT / 'tools/dist_train.sh', config, processes, *args)
+
+
+# Starts the tasks of a job on this machine, as srun does, and ends them all when one has failed.
+SRUN = """#!{python}
+import itertools, os, subprocess, sys, time
+
+options = list(itertools.takewhile(lambda word: word.startswith('--'), sys.argv[1:]))
+command = sys.argv[1 + len(options):]
+given = dict(word.split('=') for word in options)
+assert given['--kill-on-bad-exit'] == '1' and given['--ntasks-per-node'] == given['--ntasks']
+count = given['--ntasks']
+tasks = []
+for rank in range(int(count)):
+    slurm = dict(PROCID=rank, LOCALID=rank, NTASKS=count, NODELIST='node[1]', JOB_ID=7)
+    slurm = {{f'SLURM_{{name}}': str(value) for name, value in slurm.items()}}
+    tasks.append(subprocess.Popen(command, env=os.environ | slurm))
+while any(task.poll() is None for task in tasks):
+    if any(task.poll() for task in tasks):
+        for task in tasks:
+            task.terminate()
+    time.sleep(0.1)
+sys.exit(max(abs(task.returncode) for task in tasks))
+"""
+SCONTROL = """#!/bin/sh
+test "$*" = "show hostname node[1]" && echo 127.0.0.1
+"""
+
+
+def by_slurm(processes: int, config: Path, *args: object) -> subprocess.CompletedProcess:
+    """tools/slurm_train.sh, whose srun and scontrol are ours."""
+    commands = config.parent / 'bin'
+    commands.mkdir(exist_ok=True)
+    for name, text in (('srun', SRUN.format(python=sys.executable)), ('scontrol', SCONTROL)):
+        (commands / name).write_text(text)
+        (commands / name).chmod(0o755)
+    tool = ('tools/slurm_train.sh', 'partition', 'job', config)
+    return call(config.parent, ROOT / tool[0], *tool[1:], *args, GPUS=processes)
+
+
+def call(folder: Path, *command: object, **variables: object) -> subprocess.CompletedProcess:
+    with socket.socket() as one:
+        one.bind(('127.0.0.1', 0))
+        port = one.getsockname()[1]
+    env = tool_environment()
+    env['PYTHONPATH'] += f'{os.pathsep}{ROOT / "tests"}'
+    first = [str(folder / 'bin'), str(Path(sys.executable).parent)]
+    env['PATH'] = os.pathsep.join([*first, env['PATH']])
+    env |= {name: str(value) for name, value in {'MASTER_PORT': port, **variables}.items()}
+    words = list(map(str, command))
+    return subprocess.run(words, cwd=folder, env=env, capture_output=True, text=True, timeout=600)
+
+
+class Training:
+    """A training in a folder of its own.
+
+    Args:
+        folder: which is made.
+        root: the data's.
+        task, family: which ParC leaf it is.
+        more: of the config.
+        note: what NoteHook is told.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        root: Path,
+        task: str = 'cls',
+        family: str = 'convnext',
+        more: str = '',
+        **note: Any,
+    ) -> None:
+        folder.mkdir()
+        self.task, self.root, self.out = task, root, folder / 'out'
+        self.config = folder / 'config.py'
+        base = str(leaf(task, family))
+        self.config.write_text(CONFIG.format(base=base, note=note) + more)
+
+    def run(
+        self,
+        processes: int,
+        *options: str,
+        batch: int = BATCH,
+        epochs: int = 1,
+        resume: bool = False,
+        start: Callable[..., subprocess.CompletedProcess] = forked,
+        **how: Any,
+    ) -> subprocess.CompletedProcess:
+        steps = IMAGES // (processes * batch)
+        length, unit = ('max_iters', steps) if self.task == 'seg' else ('max_epochs', 1)
+        options = (
+            f'data_root={self.root}',
+            f'train_dataloader.batch_size={batch}',
+            f'train_cfg.{length}={epochs * unit}',
+            'train_cfg.val_interval=99',
+            f'default_hooks.checkpoint.interval={unit}',
+            *OPTIONS,
+            *options,
+        )
+        args = [*(['--resume'] if resume else []), '--work-dir', self.out]
+        return start(processes, self.config, *args, '--cfg-options', *options, **how)
+
+    def finish(self, processes: int, *options: str, **how: Any) -> list[dict]:
+        """What each process noted, by rank."""
+        done = self.run(processes, *options, **how)
+        assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
+        return [torch.load(self.out / f'rank-{rank}.pt') for rank in range(processes)]
+
+    def optimizer(self) -> dict:
+        last = (self.out / 'last_checkpoint').read_text()
+        return torch.load(last, weights_only=False)['optimizer']  # written a moment ago
+
+    def pids(self) -> set[int]:
+        """Processes, and their workers, that have begun a step."""
+        return {int(n) for path in self.out.glob('pids-*') for n in path.read_text().split()}
+
+
+def largest_error(actual: dict, expected: dict) -> float:
+    """The largest relative error of tensors by name."""
+    assert actual.keys() == expected.keys() and expected
+    return max(relative_error(actual[name], value) for name, value in expected.items())
+
+
+def equal(notes: list[dict], what: str) -> bool:
+    """Whether all ranks have the same tensors, to the last bit."""
+    first = notes[0][what]
+    return all(
+        note[what].keys() == first.keys()
+        and all(torch.equal(note[what][name], value) for name, value in first.items())
+        for note in notes
+    )
+
+
+def sharded(notes: list[dict], files: set[str]) -> bool:
+    """Whether the ranks had all files of an epoch, each of them once."""
+    seen = [path for note in notes for step in note['samples'] for path in step]
+    return len(seen) == len(set(seen)) and set(seen) == files
+
+
+# Gradients
+
+
+@pytest.mark.slow
+def test_gradients_are_those_of_one_process(data, tmp_path: Path, full: bool, record) -> None:
+    """In float64; the controls are a step of unsynchronised gradients and other batches."""
+    batch, starts = 12, {'torchrun': forked, 'dist_train.sh': by_script, 'slurm_train.sh': by_slurm}
+    note = dict(more=EXACT, gradients=True, alone=1)
+    (one,) = Training(tmp_path / 'one', data('cls'), **note).finish(1, batch=batch)
+    cases = [(2, 'torchrun')]
+    if full:
+        cases += [(4, 'torchrun'), *((n, 'dist_train.sh') for n in (2, 4)), (2, 'slurm_train.sh')]
+    for processes, name in cases:
+        run = Training(tmp_path / f'{name}-{processes}', data('cls'), **note)
+        notes = run.finish(processes, batch=batch // processes, start=starts[name])
+        errors = [largest_error(n['gradients'][0], one['gradients'][0]) for n in notes]
+        print(f'{name}, {processes} processes: relative error {max(errors):.2g}')
+        assert max(errors) < 1e-6
+        assert not equal(notes, 'parameters')
+        assert min(largest_error(n['gradients'][1], one['gradients'][1]) for n in notes) > 0.1
+        record(f'gradients of {processes} processes by {name} equal to those of one', 1, 1)
+    if full:
+        for size in (batch // 2, batch * 2):
+            other = Training(tmp_path / f'other-{size}', data('cls'), **note).finish(1, batch=size)
+            assert largest_error(other[0]['gradients'][0], one['gradients'][0]) > 0.1
+        record('control: gradients of other batches and unsynchronised ones differ', 3, 3)
+
+
+# Shards, parameters, weights
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('task, family', LEAVES)
+def test_shards_and_weights(
+    task: str, family: str, data, tmp_path: Path, full: bool, record
+) -> None:
+    """DDP refuses the second step where a parameter was not used in the first one.
+
+    Statistics of BatchNorm are each process's own, as mmengine leaves them; rank 0's are saved.
+    """
+    if not full:
+        pytest.skip('only with --full')
+    root = data(task)
+    images = [path for path in root.rglob('*.*') if path.suffix in ('.jpg', '.JPEG')]
+    files = {str(path) for path in images if 'train' in str(path.relative_to(root))}
+    assert len(files) == IMAGES
+    for processes in (2, 4):
+        notes = Training(tmp_path / str(processes), root, task, family).finish(processes)
+        assert sharded(notes, files) and not sharded([notes[0]] * processes, files)
+        assert equal(notes, 'parameters')
+        own = ('running_mean', 'running_var')
+        for note in notes:
+            buffers = note['buffers'].items()
+            note['shared'] = {name: t for name, t in buffers if not name.endswith(own)}
+        assert equal(notes, 'shared')
+        has_own = len(notes[0]['shared']) < len(notes[0]['buffers'])
+        assert equal(notes, 'buffers') != has_own
+        record(f'{task}, {family}, {processes} processes: shards and weights', 1, 1)
+
+
+@pytest.mark.slow
+def test_an_unused_parameter_is_found(data, tmp_path: Path, full: bool) -> None:
+    """The control of the test above; mmengine's setting for such models is heeded."""
+    if not full:
+        pytest.skip('only with --full')
+    run = Training(tmp_path / 'run', data('cls'), more="model = dict(type='Unused')")
+    done = run.run(2)
+    assert done.returncode == 1 and 'Expected to have finished reduction' in done.stderr
+    assert equal(run.finish(2, 'find_unused_parameters=True'), 'parameters')
+
+
+# A process that dies
+
+
+def assert_ended(run: Training, done: subprocess.CompletedProcess, seconds: float, said: str):
+    """That a run has ended with an error and in time, and none of its processes is left."""
+    print(f'ended after {seconds:.1f} s')
+    assert done.returncode > 0 and said in done.stderr, done.stderr[-3000:]
+    assert seconds < SECONDS
+    assert not [pid for pid in run.pids() if psutil.pid_exists(pid)]
+
+
+def note_of_death(run: Training) -> float:
+    return time.time() - float((run.out / 'died').read_text())
+
+
+@pytest.mark.slow
+def test_a_process_that_dies_ends_the_run(data, tmp_path: Path, full: bool, record) -> None:
+    """Each has a worker that loads its data."""
+    cases = [(2, 1, 'SIGKILL', forked)]
+    if full:
+        ways = ('SIGKILL', 'exception')
+        cases = [(2, rank, how, forked) for rank in (0, 1) for how in ways]
+        cases += [(4, 2, how, forked) for how in ways]
+        cases += [(2, 1, how, start) for how in ways for start in (by_script, by_slurm)]
+    for i, (processes, rank, how, start) in enumerate(cases):
+        run = Training(tmp_path / str(i), data('cls'), die=(rank, 1, how))
+        done = run.run(processes, start=start)
+        said = 'this process was asked to die'
+        if how == 'SIGKILL':
+            said = 'by peer' if start is by_slurm else 'Signal 9 (SIGKILL)'
+        assert_ended(run, done, note_of_death(run), said)
+    record('runs that end when one process has died in a step', len(cases), len(cases))
+
+
+@pytest.mark.slow
+def test_killed_at_any_moment(data, tmp_path: Path, full: bool, record) -> None:
+    """One of two processes, within the time that a run takes."""
+    if not full:
+        pytest.skip('only with --full')
+    draw, tried = random.Random(0), 0
+    begin = time.monotonic()
+    Training(tmp_path / 'uncut', data('cls')).finish(2, 'train_cfg.val_interval=1')
+    seconds = time.monotonic() - begin
+    killed: list[float] = []
+
+    def kill(pid: int) -> None:
+        time.sleep(draw.uniform(0, seconds))
+        found = psutil.Process(pid).children()
+        if len(found) == 2:
+            found[draw.randrange(2)].kill()
+            killed.append(time.time())
+
+    while tried < 6:
+        run = Training(tmp_path / str(draw.random()), data('cls'))
+        before = len(killed)
+        done = run.run(2, 'train_cfg.val_interval=1', meanwhile=kill)
+        if len(killed) > before and done.returncode:  # and had not ended before
+            assert_ended(run, done, time.time() - killed[-1], 'Signal 9 (SIGKILL)')
+            tried += 1
+    record('runs that end when one process is killed at any moment', tried, tried)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('number', [signal.SIGINT, signal.SIGTERM])
+def test_stopped(number: int, data, tmp_path: Path, full: bool) -> None:
+    """torchrun passes it on, and the line that says how to go on comes once."""
+    if not full:
+        pytest.skip('only with --full')
+    run = Training(tmp_path / 'run', data('cls'))
+
+    def stop(pid: int) -> None:
+        while not (run.out / 'pids-1').exists():
+            time.sleep(0.05)
+        os.kill(pid, number)
+
+    done = run.run(2, epochs=500, meanwhile=stop)
+    assert done.returncode and done.stderr.count('stopped by SIG') == 1, done.stderr[-3000:]
+    assert not [pid for pid in run.pids() if psutil.pid_exists(pid)]
+
+
+# Resumed, sharded optimizers, evaluation
+
+
+@pytest.mark.slow
+def test_a_resumed_run_ends_as_the_uncut_one(data, tmp_path: Path, full: bool, record) -> None:
+    if not full:
+        pytest.skip('only with --full')
+    uncut = Training(tmp_path / 'uncut', data('cls'), 'cls', 'deit')
+    expected = uncut.finish(2, epochs=2)
+    cut = Training(tmp_path / 'cut', data('cls'), 'cls', 'deit', die=(1, 9, 'SIGKILL'))
+    assert cut.run(2, epochs=2).returncode == 1
+    assert (cut.out / 'last_checkpoint').read_text().endswith('epoch_1.pth')
+    notes = cut.finish(2, epochs=2, resume=True)
+    for rank in range(2):
+        assert equal([notes[rank], expected[rank]], 'parameters')
+    record('resumed runs of two processes equal to the uncut one', 1, 1)
+    other = Training(tmp_path / 'other', data('cls'), 'cls', 'deit')
+    assert not equal([*other.finish(2, 'randomness.seed=2', epochs=2), expected[0]], 'parameters')
+
+
+ZERO = """
+optim_wrapper = dict(
+    optimizer=dict(
+        _delete_=True,
+        type='ZeroRedundancyOptimizer',
+        optimizer_type='AdamW',
+        lr=2e-3,
+        weight_decay=0.05,
+        betas=(0.9, 0.999),
+        eps=1e-8,
+    )
+)
+"""
+LAYERS = """
+optim_wrapper['constructor'] = 'mmparc.LayerDecayOptimWrapperConstructor'
+optim_wrapper['paramwise_cfg'] = dict(_delete_=True, decay_rate=0.8)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('constructor', ['default', 'layer decay'])
+def test_zero_redundancy_optimizer(
+    constructor: str, data, tmp_path: Path, full: bool, record
+) -> None:
+    """It takes AdamW's steps, and a run of it that is resumed ends as the uncut one."""
+    if not full:
+        pytest.skip('only with --full')
+    layers = LAYERS if constructor == 'layer decay' else ''
+    plain = ZERO.replace('ZeroRedundancyOptimizer', 'AdamW').replace("optimizer_type='AdamW',", '')
+    expected = Training(tmp_path / 'adamw', data('cls'), more=plain + layers).finish(2, epochs=2)
+    uncut = Training(tmp_path / 'zero', data('cls'), more=ZERO + layers)
+    notes = uncut.finish(2, epochs=2)
+    assert equal(notes, 'parameters')
+    error = largest_error(notes[0]['parameters'], expected[0]['parameters'])
+    print(f'relative error {error:.2g}')
+    assert error < 1e-6
+    cut = Training(tmp_path / 'cut', data('cls'), more=ZERO + layers, die=(1, 9, 'SIGKILL'))
+    assert cut.run(2, epochs=2).returncode == 1
+    resumed = cut.finish(2, epochs=2, resume=True)
+    assert equal([*resumed, notes[0]], 'parameters')
+    record(f'ZeroRedundancyOptimizer, {constructor}: equal to AdamW, and resumed', 1, 1)
+
+
+@pytest.mark.slow
+def test_evaluation(data, tmp_path: Path, full: bool, record) -> None:
+    """Eight images of three processes are nine, of which each counts once."""
+    if not full:
+        pytest.skip('only with --full')
+    run = Training(tmp_path / 'run', data('cls'))
+    run.finish(1, epochs=4)
+    found = {}
+    for processes in (1, 3):
+        out = tmp_path / str(processes)
+        options = ('--work-dir', out, '--cfg-options', f'data_root={data("cls")}')
+        done = forked(
+            *(processes, run.config, run.out / 'epoch_4.pth', *options), tool='tools/test.py'
+        )
+        assert done.returncode == 0, done.stderr[-4000:]
+        (log,) = out.glob('*/*.json')
+        found[processes] = json.loads(log.read_text())['accuracy/top1']
+    assert found[1] == found[3] > 0
+    record('evaluations of several processes equal to that of one', 1, 1)
