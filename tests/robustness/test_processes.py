@@ -21,9 +21,6 @@ import psutil
 import pytest
 import torch
 from helpers import ROOT, relative_error, run_tool, tool_environment
-from mmengine.config import Config
-
-from mmparc import engine
 
 IMAGES, BATCH = 24, 2  # the least that gives four processes three steps an epoch
 FAMILIES = {
