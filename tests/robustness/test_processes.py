@@ -4,6 +4,7 @@ Those of `run_tool('tests/torchrun.py')` are torchrun's, forked to spare the imp
 tools/dist_train.sh starts some, and tools/slurm_train.sh by stand-ins for srun and scontrol.
 """
 
+import contextlib
 import functools
 import json
 import os
@@ -344,10 +345,11 @@ def test_killed_at_any_moment(data, tmp_path: Path, full: bool, record) -> None:
 
     def kill(pid: int) -> None:
         time.sleep(draw.uniform(0, seconds))
-        found = psutil.Process(pid).children()
-        if len(found) == 2:
-            found[draw.randrange(2)].kill()
-            killed.append(time.time())
+        with contextlib.suppress(psutil.NoSuchProcess):  # it has just ended
+            found = psutil.Process(pid).children()
+            if len(found) == 2:
+                found[draw.randrange(2)].kill()
+                killed.append(time.time())
 
     while tried < 6:
         run = Training(tmp_path / str(draw.random()), data('cls'))
