@@ -37,12 +37,11 @@ def mixers(backend: str) -> tuple[nn.Module, Iterator]:
     return nn.Sequential(*layers), sizes(3, 32)
 
 
-CASES: dict[str, Callable[[], tuple[nn.Module, Iterator]]] = {
-    'training, a backbone': backbone,
-    'evaluation, a backbone': backbone,
-}
-for name, kind in itertools.product(BACKENDS, ('training', 'evaluation')):
+CASES: dict[str, Callable[[], tuple[nn.Module, Iterator]]] = {}
+for name, kind in itertools.product(BACKENDS[::-1], ('training', 'evaluation')):
     CASES[f'{kind}, {name}'] = lambda name=name: mixers(name)
+for kind in ('evaluation', 'training'):
+    CASES[f'{kind}, a backbone'] = backbone
 
 
 def train(model: nn.Module, shapes: Iterator) -> Iterator[tuple[int, int]]:
