@@ -490,7 +490,8 @@ def test_a_killed_run_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
         [line['step'] for line in map(json.loads, log.read_text().splitlines()) if 'lr' not in line]
         for log in logs
     ]
-    assert epochs[-1] == list(range(step + 1, 5)) and len(logs) == 2
+    # first what the killed run may not have come to evaluate
+    assert epochs[-1] == list(range(step, 5)) and len(logs) == 2
     assert {2, 3, 4} <= {step for steps in epochs for step in steps}
     config = (job.work_dir / 'resnet-micro_tiny.py').read_text()
     assert 'seed=3' in config
