@@ -13,6 +13,8 @@ from pathlib import Path
 import pytest
 from helpers import ROOT
 
+from mmparc.datasets import make_tiny_data
+
 FIGURES = ROOT / 'docs' / 'robustness' / 'figures.csv'
 COLUMNS = ('point', 'what', 'tried', 'held', 'command', 'commit')
 
@@ -21,6 +23,19 @@ COLUMNS = ('point', 'what', 'tried', 'held', 'command', 'commit')
 def full(request: pytest.FixtureRequest) -> bool:
     """Whether to try as much as docs/robustness says."""
     return request.config.getoption('--full')
+
+
+@pytest.fixture(scope='session')
+def data(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
+    """Gives the root of a task's small data, made once, with 8 images to evaluate on."""
+
+    @functools.cache
+    def make(task: str, train: int = 16) -> Path:
+        out = tmp_path_factory.mktemp('data')
+        make_tiny_data(out, task, train=train, val=8, size=(64, 64))
+        return out / task
+
+    return make
 
 
 @pytest.fixture

@@ -1,10 +1,8 @@
 """Numbers that are none stop a training; mixed precision on a CPU; runs that repeat."""
 
-import functools
 import hashlib
 import json
 import math
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -27,21 +25,6 @@ AMP = ROOT / 'configs/seg/convnext/parc-convnext-xt_upernet_8xb2-amp-160k_ade20k
 FAMILIES = sorted(path.name for path in ROOT.glob('configs/cls/*/'))
 TRAIN = 16  # images
 BATCH = 2
-
-
-@pytest.fixture(scope='session')
-def data(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
-    """Gives the root of a task's small data, made once."""
-    out = tmp_path_factory.mktemp('data')
-
-    @functools.cache
-    def make(task: str) -> Path:
-        args = ('--out', out, '--tasks', task, '--train', TRAIN, '--val', 8)
-        result = run_tool('tools/make_tiny_data.py', *args, cwd=out)
-        assert result.returncode == 0, result.stderr
-        return out / task
-
-    return make
 
 
 def train(config: Path, work_dir: Path, *args: object, options: list[str], expected: int = 0):

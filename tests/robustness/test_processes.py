@@ -5,7 +5,6 @@ tools/dist_train.sh starts some, and tools/slurm_train.sh by stand-ins for srun 
 """
 
 import contextlib
-import functools
 import json
 import os
 import random
@@ -48,21 +47,6 @@ train_dataloader = dict(
     dataset=dict(pipeline=[dict(type='LoadImageFromFile'), dict(type='PackInputs')])
 )
 """
-
-
-@pytest.fixture(scope='session')
-def data(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
-    """Gives the root of a task's small data, made once."""
-    out = tmp_path_factory.mktemp('data')
-
-    @functools.cache
-    def make(task: str) -> Path:
-        sizes = ('--train', IMAGES, '--val', 8, '--size', 64, 64)
-        made = run_tool('tools/make_tiny_data.py', '--out', out, '--tasks', task, *sizes, cwd=out)
-        assert made.returncode == 0, made.stderr
-        return out / task
-
-    return make
 
 
 def leaf(task: str, family: str) -> Path:
@@ -230,12 +214,12 @@ def test_gradients_are_those_of_one_process(data, tmp_path: Path, full: bool, re
     """In float64; the controls are a step of unsynchronised gradients and other batches."""
     batch, starts = 12, {'torchrun': forked, 'dist_train.sh': by_script, 'slurm_train.sh': by_slurm}
     note = dict(more=EXACT, gradients=True, alone=1)
-    (one,) = Training(tmp_path / 'one', data('cls'), **note).finish(1, batch=batch)
+    (one,) = Training(tmp_path / 'one', data('cls', IMAGES), **note).finish(1, batch=batch)
     cases = [(2, 'torchrun')]
     if full:
         cases += [(4, 'torchrun'), *((n, 'dist_train.sh') for n in (2, 4)), (2, 'slurm_train.sh')]
     for processes, name in cases:
-        run = Training(tmp_path / f'{name}-{processes}', data('cls'), **note)
+        run = Training(tmp_path / f'{name}-{processes}', data('cls', IMAGES), **note)
         notes = run.finish(processes, batch=batch // processes, start=starts[name])
         errors = [largest_error(n['gradients'][0], one['gradients'][0]) for n in notes]
         print(f'{name}, {processes} processes: relative error {max(errors):.2g}')
@@ -245,7 +229,9 @@ def test_gradients_are_those_of_one_process(data, tmp_path: Path, full: bool, re
         record(f'gradients of {processes} processes by {name} equal to those of one', 1, 1)
     if full:
         for size in (batch // 2, batch * 2):
-            other = Training(tmp_path / f'other-{size}', data('cls'), **note).finish(1, batch=size)
+            other = Training(tmp_path / f'other-{size}', data('cls', IMAGES), **note).finish(
+                1, batch=size
+            )
             assert largest_error(other[0]['gradients'][0], one['gradients'][0]) > 0.1
         record('control: gradients of other batches and unsynchronised ones differ', 3, 3)
 
@@ -264,7 +250,7 @@ def test_shards_and_weights(
     """
     if not full:
         pytest.skip('only with --full')
-    root = data(task)
+    root = data(task, IMAGES)
     images = [path for path in root.rglob('*.*') if path.suffix in ('.jpg', '.JPEG')]
     files = {str(path) for path in images if 'train' in str(path.relative_to(root))}
     assert len(files) == IMAGES
@@ -287,7 +273,7 @@ def test_an_unused_parameter_is_found(data, tmp_path: Path, full: bool) -> None:
     """The control of the test above; mmengine's setting for such models is heeded."""
     if not full:
         pytest.skip('only with --full')
-    run = Training(tmp_path / 'run', data('cls'), more="model = dict(type='Unused')")
+    run = Training(tmp_path / 'run', data('cls', IMAGES), more="model = dict(type='Unused')")
     done = run.run(2)
     assert done.returncode == 1 and 'Expected to have finished reduction' in done.stderr
     assert equal(run.finish(2, 'find_unused_parameters=True'), 'parameters')
@@ -319,7 +305,7 @@ def test_a_process_that_dies_ends_the_run(data, tmp_path: Path, full: bool, reco
         cases += [(4, 2, how, forked) for how in ways]
         cases += [(2, 1, how, start) for how in ways for start in (by_script, by_slurm)]
     for i, (processes, rank, how, start) in enumerate(cases):
-        run = Training(tmp_path / str(i), data('cls'), die=(rank, 1, how))
+        run = Training(tmp_path / str(i), data('cls', IMAGES), die=(rank, 1, how))
         done = run.run(processes, start=start)
         said = 'this process was asked to die'
         if how == 'SIGKILL':
@@ -336,7 +322,7 @@ def test_killed_at_any_moment(data, tmp_path: Path, full: bool, record) -> None:
         pytest.skip('only with --full')
     draw, tried = random.Random(0), 0
     begin = time.monotonic()
-    Training(tmp_path / 'uncut', data('cls')).finish(2, 'train_cfg.val_interval=1')
+    Training(tmp_path / 'uncut', data('cls', IMAGES)).finish(2, 'train_cfg.val_interval=1')
     seconds = time.monotonic() - begin
     killed: list[float] = []
 
@@ -349,7 +335,7 @@ def test_killed_at_any_moment(data, tmp_path: Path, full: bool, record) -> None:
                 killed.append(time.time())
 
     while tried < 6:
-        run = Training(tmp_path / str(draw.random()), data('cls'))
+        run = Training(tmp_path / str(draw.random()), data('cls', IMAGES))
         before = len(killed)
         done = run.run(2, 'train_cfg.val_interval=1', meanwhile=kill)
         if len(killed) > before and done.returncode:  # and had not ended before
@@ -364,7 +350,7 @@ def test_stopped(number: int, data, tmp_path: Path, full: bool) -> None:
     """torchrun passes it on, and the line that says how to go on comes once."""
     if not full:
         pytest.skip('only with --full')
-    run = Training(tmp_path / 'run', data('cls'))
+    run = Training(tmp_path / 'run', data('cls', IMAGES))
 
     def stop(pid: int) -> None:
         while not (run.out / 'pids-1').exists():
@@ -383,16 +369,16 @@ def test_stopped(number: int, data, tmp_path: Path, full: bool) -> None:
 def test_a_resumed_run_ends_as_the_uncut_one(data, tmp_path: Path, full: bool, record) -> None:
     if not full:
         pytest.skip('only with --full')
-    uncut = Training(tmp_path / 'uncut', data('cls'), 'cls', 'deit')
+    uncut = Training(tmp_path / 'uncut', data('cls', IMAGES), 'cls', 'deit')
     expected = uncut.finish(2, epochs=2)
-    cut = Training(tmp_path / 'cut', data('cls'), 'cls', 'deit', die=(1, 9, 'SIGKILL'))
+    cut = Training(tmp_path / 'cut', data('cls', IMAGES), 'cls', 'deit', die=(1, 9, 'SIGKILL'))
     assert cut.run(2, epochs=2).returncode == 1
     assert (cut.out / 'last_checkpoint').read_text().endswith('epoch_1.pth')
     notes = cut.finish(2, epochs=2, resume=True)
     for rank in range(2):
         assert equal([notes[rank], expected[rank]], 'parameters')
     record('resumed runs of two processes equal to the uncut one', 1, 1)
-    other = Training(tmp_path / 'other', data('cls'), 'cls', 'deit')
+    other = Training(tmp_path / 'other', data('cls', IMAGES), 'cls', 'deit')
     assert not equal([*other.finish(2, 'randomness.seed=2', epochs=2), expected[0]], 'parameters')
 
 
@@ -425,14 +411,16 @@ def test_zero_redundancy_optimizer(
         pytest.skip('only with --full')
     layers = LAYERS if constructor == 'layer decay' else ''
     plain = ZERO.replace('ZeroRedundancyOptimizer', 'AdamW').replace("optimizer_type='AdamW',", '')
-    expected = Training(tmp_path / 'adamw', data('cls'), more=plain + layers).finish(2, epochs=2)
-    uncut = Training(tmp_path / 'zero', data('cls'), more=ZERO + layers)
+    expected = Training(tmp_path / 'adamw', data('cls', IMAGES), more=plain + layers).finish(
+        2, epochs=2
+    )
+    uncut = Training(tmp_path / 'zero', data('cls', IMAGES), more=ZERO + layers)
     notes = uncut.finish(2, epochs=2)
     assert equal(notes, 'parameters')
     error = largest_error(notes[0]['parameters'], expected[0]['parameters'])
     print(f'relative error {error:.2g}')
     assert error < 1e-6
-    cut = Training(tmp_path / 'cut', data('cls'), more=ZERO + layers, die=(1, 9, 'SIGKILL'))
+    cut = Training(tmp_path / 'cut', data('cls', IMAGES), more=ZERO + layers, die=(1, 9, 'SIGKILL'))
     assert cut.run(2, epochs=2).returncode == 1
     resumed = cut.finish(2, epochs=2, resume=True)
     assert equal([*resumed, notes[0]], 'parameters')
@@ -444,12 +432,12 @@ def test_evaluation(data, tmp_path: Path, full: bool, record) -> None:
     """Eight images of three processes are nine, of which each counts once."""
     if not full:
         pytest.skip('only with --full')
-    run = Training(tmp_path / 'run', data('cls'))
+    run = Training(tmp_path / 'run', data('cls', IMAGES))
     run.finish(1, epochs=4)
     found = {}
     for processes in (1, 3):
         out = tmp_path / str(processes)
-        options = ('--work-dir', out, '--cfg-options', f'data_root={data("cls")}')
+        options = ('--work-dir', out, '--cfg-options', f'data_root={data("cls", IMAGES)}')
         done = forked(
             *(processes, run.config, run.out / 'epoch_4.pth', *options), tool='tools/test.py'
         )
