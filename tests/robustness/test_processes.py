@@ -287,7 +287,10 @@ def assert_ended(run: Training, done: subprocess.CompletedProcess, seconds: floa
     print(f'ended after {seconds:.1f} s')
     assert done.returncode > 0 and said in done.stderr, done.stderr[-3000:]
     assert seconds < SECONDS
-    left = [psutil.Process(pid) for pid in run.pids() if psutil.pid_exists(pid)]
+    left = []
+    for pid in run.pids():
+        with contextlib.suppress(psutil.NoSuchProcess):
+            left.append(psutil.Process(pid))
     assert not psutil.wait_procs(left, timeout=30)[1]  # a killed one's worker looks every 5 s
 
 
