@@ -53,6 +53,8 @@ class WholeCheckpointHook(CheckpointHook):
 
     def before_train(self, runner: Runner) -> None:
         super().before_train(runner)
+        # A best one that is found before the next is saved is named in the one resumed from.
+        self.last_ckpt = runner.message_hub.runtime_info.get('last_ckpt')
         if is_main_process():  # what a killed run was writing
             for folder in {self.out_dir, runner.work_dir}:
                 for left in Path(folder).glob(BESIDE.format('*')):
