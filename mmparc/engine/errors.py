@@ -3,6 +3,7 @@
 import difflib
 import functools
 import os
+import select
 import signal
 import sys
 from collections.abc import Callable, Iterable
@@ -55,11 +56,9 @@ def exit_on_user_error(main: Callable[[], None]) -> Callable[[], None]:
 
 
 def _nobody_reads() -> bool:
-    try:
-        sys.stdout.flush()
-    except BrokenPipeError:
-        return True
-    return False
+    poll = select.poll()
+    poll.register(sys.stdout, select.POLLOUT)
+    return any(event & select.POLLERR for _, event in poll.poll(0))
 
 
 def suggest(name: str, known: Iterable[str]) -> str:

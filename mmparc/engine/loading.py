@@ -127,7 +127,9 @@ def _weights(path: str, prefix: str) -> dict[str, Tensor]:
         checkpoint = CheckpointLoader.load_checkpoint(path, map_location='cpu', logger='silent')
     except (pickle.UnpicklingError, EOFError, RuntimeError) as error:  # torch's
         said = first_line(error).partition('. ')[0]  # and not how to switch safe loading off
-        raise UserError(f"'{path}' cannot be read as a checkpoint: {said}") from error
+        raise UserError(
+            f"'{path}' cannot be read as a checkpoint: {said}: take another file"
+        ) from error
     if not isinstance(checkpoint, dict):
         raise UserError(f"'{path}' holds no checkpoint, but a {type(checkpoint).__name__}")
     weights = checkpoint.get('state_dict', checkpoint)

@@ -64,7 +64,7 @@ def _is_ours(frames: list[FrameType]) -> bool:
     of = [f.f_locals.get('self') if f.f_code.co_name == '__init__' else None for f in frames]
     return any(
         frame.f_code.co_filename.startswith(HERE) and (made is None or made is not following)
-        for frame, made, following in zip(frames, of, [*of[1:], None], strict=True)
+        for frame, made, following in zip(frames, of, [*of, None][1:], strict=True)
     )
 
 

@@ -338,6 +338,9 @@ BAD_CONFIGS = {
     'a batch of 0': Case(
         'train cls train_dataloader.batch_size=0', 'batch_size|mend its settings', begun=True
     ),
+    'a mistyped key of a loader': Case(
+        'train cls train_dataloader.batchsize=4', 'batchsize|mend its settings', begun=True
+    ),
     'a batch in words': Case(
         'train cls train_dataloader.batch_size=large', 'batch_size|mend its settings', begun=True
     ),
