@@ -128,7 +128,7 @@ def test_only_a_unit_s_first_block_holds_embeddings():
         (dict(arch={**SMALL, 'depth': [1, 1, 1]}), 'keys'),
         (dict(arch={**SMALL, 'depths': [1, 1]}), 'depths'),
         (dict(arch={**SMALL, 'inner_channels': [16, 33, 48]}), '33 is odd'),
-        (dict(img_size=0), 'kernel_size'),
+        (dict(img_size=0), 'img_size'),
         (dict(out_indices=(6,)), 'out_indices'),
         (dict(out_indices=()), 'out_indices'),
         (dict(frozen_stages=6), 'frozen_stages'),
