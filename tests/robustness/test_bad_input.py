@@ -1009,8 +1009,9 @@ def test_the_judge_finds_faults() -> None:
 
 WORKS = {
     'configs': {
-        **{key: (key, None) for key in ('train cls', 'train res', 'train net', 'flops')},
-        'a file': (FLOPS + ' --shape 64', lambda f: shutil.copy(CONFIGS['CLS'], f / 'my.py')),
+        **{key: (key, None) for key in ('train cls', 'train res', 'train net')},
+        'flops': ('flops model.backbone.resize=interpolate', None),
+        'a file': (FLOPS + ' --shape 64', write('my.py', f"_base_ = '{CONFIGS['CLS']}'\n")),
     },
     'checkpoints': {
         **{
