@@ -9,7 +9,7 @@ VENV_PYTHON := .venv/bin/python
 export PATH := $(or $(PATH),/usr/local/bin:/usr/bin:/bin)
 WORKERS ?= 2
 
-.PHONY: help env data demo test test-report robustness lint format clean
+.PHONY: help env data demo test test-report test-stacks robustness lint format clean
 
 help:  ## this list
 	@sed -nE 's/^([a-z-]+):.*## (.*)/make \1\t\2/p' Makefile | expand -t 20
@@ -33,6 +33,9 @@ test-report: env  ## the page of results in a headless browser [PYTEST_ARGS=-x]
 	@command -v chromium > /dev/null || \
 	    { echo 'error: no Chromium: sudo apt-get update && sudo apt-get install -y chromium' >&2; exit 1; }
 	@$(VENV_PYTHON) -m pytest -n 0 -m '' tests/browser $(PYTEST_ARGS)
+
+test-stacks:  ## other versions of Python, torch and OpenMMLab, see docs/robustness [STACK=default-py312]
+	@$(PYTHON) tools/try_stacks.py $(STACK)
 
 robustness: env  ## try in full to break it, see docs/robustness [POINT=crash]
 	@$(VENV_PYTHON) -m pytest -n 0 -m '' -rA --full --timeout 0 \

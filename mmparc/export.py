@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from mmengine.config import Config
 from torch import Tensor, nn
+from torch.torch_version import TorchVersion
 
 from mmparc.engine import UNTRAINED, UserError, build_trained
 from mmparc.engine.config import TASKS, are_rgb, image_settings
@@ -306,7 +307,9 @@ def plain_twin(config: Path) -> Path | None:
 
 
 def require_packages() -> None:
-    """Raise UserError if one of ONNX's packages is missing."""
+    """Raise UserError if one of ONNX's packages is missing, or torch is too old for them."""
+    if TorchVersion(torch.__version__) < '2.6':
+        raise UserError(f'torch {torch.__version__} exports no sizes left open: take torch>=2.6')
     for name in ('onnx', 'onnxruntime', 'onnxscript'):
         try:
             importlib.import_module(name)

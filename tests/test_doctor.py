@@ -146,7 +146,7 @@ def test_this_environment(tmp_path: Path) -> None:
     [
         ('mmcv', '2.2.0', '2.1.0', "MMCV_WITH_OPS=1 .* --no-build-isolation .*'mmcv<2.2,|make env"),
         ('mmengine', '0.10.4', '0.10.10', "-m pip install 'mmengine<1,>=0.10.5'"),
-        ('torch', '2.5.1', '2.6.0+cpu', "-m pip install 'torch>=2.6'"),
+        ('torch', '2.0.1', '2.1.2+cpu', "-m pip install 'torch>=2.1'"),
         ('setuptools', '82.0.1', '80.8.0', "-m pip install 'setuptools<81'"),
     ],
 )

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from helpers import ROOT, run_tool
+from helpers import OLD_TORCH, ROOT, run_tool
 from mmengine.config import Config, DictAction
 from mmengine.device import get_device
 from mmengine.device import utils as device_utils
@@ -443,6 +443,8 @@ def test_a_detector_avoids_a_gpu_that_mmcv_lacks(
 
 # Checkpoints
 
+needs_safe_loading = pytest.mark.skipif(OLD_TORCH, reason='safe loading needs torch>=2.6')
+
 # Trains for an epoch with mmengine's Runner, then loads the checkpoint, safely, as the Runner does.
 WRITE_AND_LOAD = """
 import pickle
@@ -511,11 +513,13 @@ def allowed() -> Iterator[None]:
     torch.serialization.add_safe_globals(before)
 
 
+@needs_safe_loading
 def test_a_checkpoint_loads_only_once_allowed(written: tuple[Path, str]) -> None:
     said = written[1].splitlines()
     assert 'refused before: True' in said and 'loaded after: True' in said
 
 
+@needs_safe_loading
 def test_its_log_comes_back(written: tuple[Path, str], allowed: None) -> None:
     path, _ = written
     safe = torch.load(path, weights_only=True)
@@ -550,6 +554,7 @@ def out_of_history_buffer(code: str) -> Calls:
     return Calls(Calls(Calls(getattr, builtins, 'get'), 'eval'), code)
 
 
+@needs_safe_loading
 @pytest.mark.parametrize(
     'attack',
     [
@@ -575,6 +580,7 @@ def test_a_checkpoint_that_would_run_code_is_refused(
     assert not trace.exists()
 
 
+@needs_safe_loading
 @pytest.mark.parametrize('name', ['mean', 'update', '__init__', '_statistics_methods'])
 def test_getattr_reaches_statistics_alone(name: str, tmp_path: Path, allowed: None) -> None:
     path = tmp_path / 'checkpoint.pth'

@@ -12,6 +12,7 @@ import subprocess
 import sys
 import venv
 from collections import namedtuple
+from contextlib import nullcontext
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -37,6 +38,9 @@ def project(tmp_path, monkeypatch):
     for name in (
         'CXX',
         'CFLAGS',
+        'MMPARC_CONSTRAINTS',
+        'MMPARC_EXTRA',
+        'MMPARC_VENV',
         'CPATH',
         'CUDA_HOME',
         'CUDA_PATH',
@@ -93,6 +97,14 @@ class TestChecks:
         with pytest.raises(SyntaxError):  # the check sees what is too new
             ast.parse('(a := 1)', feature_version=(3, 6))
 
+    def test_the_range_is_that_of_the_constraints(self, project, monkeypatch):
+        shutil.copy(ROOT / 'requirements/constraints-torch2.1.txt', project.CONSTRAINTS)
+        for version, error in (((3, 10), None), ((3, 11), None), ((3, 12), '3.10 to 3.11')):
+            fake = SimpleNamespace(version_info=version, prefix='/usr', executable='python')
+            monkeypatch.setattr(project, 'sys', fake)
+            with pytest.raises(project.Problem, match=error) if error else nullcontext():
+                project.check_python()
+
     @pytest.mark.parametrize('version', [(3, 11), (3, 12), (3, 13)])
     def test_right_python(self, project, monkeypatch, version):
         monkeypatch.setattr(project, 'sys', SimpleNamespace(version_info=version))
@@ -148,7 +160,7 @@ class TestChecks:
         everything = need()
         install('torch')
         assert need() == everything - project.TORCH['venv'] - 2 * project.TORCH['download']
-        install('mmdet')
+        install('ftfy')
         assert need() == project.BUILD
         wheels = project.cache(*project.WHEELS, project.wheel_key(CPU, 'cpu'))
         wheels.mkdir(parents=True)
@@ -345,14 +357,23 @@ class TestCuda:
 
 
 class TestPins:
-    def test_all_that_we_ask_for_is_pinned(self):
-        lines = (ROOT / 'requirements' / 'constraints.txt').read_text().splitlines()
+    @pytest.mark.parametrize(
+        'name, other',
+        [
+            ('constraints.txt', 'onedl'),
+            ('constraints-torch2.1.txt', 'onedl'),
+            ('constraints-onedl.txt', 'mm'),
+        ],
+    )
+    def test_all_that_we_ask_for_is_pinned(self, name, other):
+        lines = (ROOT / 'requirements' / name).read_text().splitlines()
         pins = [Requirement(line) for line in lines if line and not line.startswith('#')]
         by_name = {canonicalize_name(pin.name): pin for pin in pins}
         assert len(by_name) == len(pins)
         assert not [pin for pin in pins if pin.url]
         project = tomllib.loads((ROOT / 'pyproject.toml').read_text())['project']
         assert [Requirement(line).name for line in project['dependencies']] == ['torch']
+        del project['optional-dependencies'][other]
         for line in sum(project['optional-dependencies'].values(), project['dependencies']):
             wanted = Requirement(line)
             (pin,) = by_name[canonicalize_name(wanted.name)].specifier

@@ -44,11 +44,10 @@ def load(path: Path, key: str | None) -> dict:
     """The state dict in a checkpoint, which may be all of it or lie under one of its keys."""
     if not path.is_file():
         raise engine.UserError(f"there is no checkpoint '{path}'")
-    engine.allow_mmengine_checkpoints()
-    torch.serialization.add_safe_globals([argparse.Namespace])  # a training script's arguments
+    engine.allow_mmengine_checkpoints(argparse.Namespace)  # a training script's arguments
     try:
         with engine.refusal_named(path):
-            checkpoint = torch.load(path, map_location='cpu', weights_only=True)
+            checkpoint = torch.load(path, map_location='cpu', weights_only=engine.loads_safely())
     except (RuntimeError, EOFError):
         raise engine.UserError(f"'{path}' cannot be read as a checkpoint of weights") from None
     if not isinstance(checkpoint, dict):

@@ -1,6 +1,10 @@
 #!/usr/bin/env python3
 """Builds the environment: `.venv` in the checkout, with the stack of requirements/constraints.txt.
 
+Another one is made with other values of MMPARC_VENV (the folder), MMPARC_CONSTRAINTS (the file of
+versions, whose head says for which Pythons they are) and MMPARC_EXTRA (which extra of mmparc has
+the OpenMMLab packages: mm, or onedl for their forks). tools/test_stacks.py makes its stacks so.
+
 Standard library only, and in syntax that Python 3.6 parses: an unsuitable Python gets a message.
 mmcv has no wheel for this stack: it is compiled once and kept under $XDG_CACHE_HOME/mmparc/wheels
 (~/.cache where that is unset), keyed by Python, torch and CUDA. A run that fails leaves what is
@@ -24,15 +28,16 @@ import time
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-VENV = ROOT / '.venv'
+VENV = ROOT / os.environ.get('MMPARC_VENV', '.venv')
 PYTHON = VENV / 'bin' / 'python'
 LOG = VENV / 'make_env.log'
 STAMP = VENV / 'make_env.stamp'
 WHEELS = 'mmparc', 'wheels'  # below the cache
 MMCV_KEY = VENV / 'mmcv.key'  # says which of the wheels in the cache is installed
-CONSTRAINTS = ROOT / 'requirements' / 'constraints.txt'
+CONSTRAINTS = ROOT / os.environ.get('MMPARC_CONSTRAINTS', 'requirements/constraints.txt')
+EXTRA = os.environ.get('MMPARC_EXTRA', 'mm')
+MMCV = {'mm': 'mmcv', 'onedl': 'onedl-mmcv'}[EXTRA]
 
-OLDEST, NEWEST = (3, 11), (3, 13)
 BUILD_NEEDS = ['setuptools', 'wheel', 'ninja', 'psutil', 'packaging', 'numpy']
 
 # Disk, measured: what torch, the other packages and the build of mmcv leave in .venv, and what pip
@@ -60,6 +65,17 @@ print(json.dumps({
     'include': [*include_paths(), sysconfig.get_config_var('INCLUDEPY')],
     'nvidia': sorted(str(path) for path in nvidia.glob('*/include')),
 }))
+"""
+
+# Python 3.10 has no tomllib, but pip brings one.
+EXTRAS = """
+import json, sys
+try:
+    import tomllib
+except ImportError:
+    from pip._vendor import tomli as tomllib
+with open(sys.argv[1], 'rb') as file:
+    print(json.dumps(tomllib.load(file)['project']['optional-dependencies']))
 """
 
 # mmcv's setup.py reads its version through exec() and locals(), which Python 3.13 took apart. This
@@ -196,13 +212,16 @@ def loads(*libraries: str) -> bool:
 
 def check_python():
     version = sys.version_info[:2]
-    if not OLDEST <= version <= NEWEST:
+    # what the constraints say of themselves
+    ends = re.search(r'Python 3\.(\d+) to 3\.(\d+)', CONSTRAINTS.read_text()).groups()
+    oldest, newest = ((3, int(end)) for end in ends)
+    if not oldest <= version <= newest:
         cure = 'name another, as in `make env PYTHON=python3.11`'
         if Path(sys.prefix) == VENV:
             cure = 'it is the one in .venv: remove that with `make clean`, then run this again'
         raise Problem(
             f'this is Python {version[0]}.{version[1]} ({sys.executable}), '
-            f'but the packages need {OLDEST[0]}.{OLDEST[1]} to {NEWEST[0]}.{NEWEST[1]}: {cure}'
+            f'but the packages need 3.{oldest[1]} to 3.{newest[1]}: {cure}'
         )
 
 
@@ -230,7 +249,13 @@ def pinned(package: str) -> str:
 
 
 def installed(package: str) -> bool:
-    return any(VENV.glob(f'lib/python*/site-packages/{package}-{pinned(package)}.dist-info'))
+    name = package.replace('-', '_')
+    return any(VENV.glob(f'lib/python*/site-packages/{name}-{pinned(package)}.dist-info'))
+
+
+def mmcv_wheel(folder: Path):
+    """The wheel of mmcv, or of its fork, in a folder; None if there is none."""
+    return next(folder.glob(f'{MMCV.replace("-", "_")}-{pinned(MMCV)}-*.whl'), None)
 
 
 def cache(*names: str) -> Path:
@@ -242,12 +267,12 @@ def disk_needs() -> list:
     temp = Path(tempfile.gettempdir())
     pip_cache = Path(os.environ.get('PIP_CACHE_DIR') or cache('pip'))
     needs = []
-    for package, size in (('torch', TORCH), ('mmdet', OTHERS)):
+    for package, size in (('torch', TORCH), ('ftfy', OTHERS)):
         if not installed(package):
             needs += [(VENV, size['venv']), (temp, size['download'])]
             if 'PIP_NO_CACHE_DIR' not in os.environ:
                 needs.append((pip_cache, size['download']))
-    if not any(cache(*WHEELS).glob(f'{python_tag()}-torch{pinned("torch")}*/mmcv-*.whl')):
+    if not any(map(mmcv_wheel, cache(*WHEELS).glob(f'{python_tag()}-torch{pinned("torch")}*'))):
         needs.append((temp, BUILD))
     return needs
 
@@ -370,9 +395,9 @@ def build_mmcv(step: Step, env: dict, folder: Path, header, target: Path):
         flags = f'{env["CFLAGS"]} -Winvalid-pch -include {folder}/mmcv_pch.h'
         env = {**env, 'CFLAGS': flags}
     # pip's own cache keeps wheels without torch's version in their key.
-    options = ['-v', '--no-deps', '--no-build-isolation', '--no-cache-dir', '--no-binary', 'mmcv']
+    options = ['-v', '--no-deps', '--no-build-isolation', '--no-cache-dir', '--no-binary', MMCV]
     try:
-        pip(step, 'wheel', *options, '-w', folder, f'mmcv=={pinned("mmcv")}', env=env)
+        pip(step, 'wheel', *options, '-w', folder, f'{MMCV}=={pinned(MMCV)}', env=env)
     except Problem as problem:
         if env['FORCE_CUDA'] == '0':
             raise
@@ -385,20 +410,20 @@ def build_mmcv(step: Step, env: dict, folder: Path, header, target: Path):
         partial.replace(target / wheel.name)
 
 
-def packages() -> list:
+def packages(step: Step) -> list:
     """All that the extras ask for, but mmcv."""
-    import tomllib
-
-    project = tomllib.loads((ROOT / 'pyproject.toml').read_text())['project']
-    extras = project['optional-dependencies']
-    return [line for line in extras['mm'] + extras['dev'] if not line.startswith('mmcv')]
+    status, lines = run(step, [PYTHON, '-c', EXTRAS, ROOT / 'pyproject.toml'])
+    if status:
+        raise Problem(f'pyproject.toml cannot be read: {lines[-1]} (all of it: {LOG})')
+    extras = json.loads(lines[-1])
+    return [line for line in extras[EXTRA] + extras['dev'] if not line.startswith(MMCV)]
 
 
 def fingerprint() -> str:
     """What the environment was made from: the same again means that there is nothing to do."""
     needs = (ROOT / 'pyproject.toml').read_text().split('\n[tool.')[0]
     config = VENV / 'pyvenv.cfg'
-    parts = [needs, CONSTRAINTS.read_text(), Path(__file__).read_text(), str(VENV)]
+    parts = [needs, CONSTRAINTS.read_text(), Path(__file__).read_text(), str(VENV), EXTRA]
     parts.append(config.read_text() if config.exists() else '')
     return hashlib.sha256('\0'.join(parts).encode()).hexdigest()
 
@@ -425,25 +450,26 @@ def make_env():
     ops, home, note = choose_ops(probe, toolkits() if probe['archs'] else [])
     key = wheel_key(probe, ops)
     wheels = cache(*WHEELS, key)
-    cached = any(wheels.glob('mmcv-*.whl'))
+    cached = bool(mmcv_wheel(wheels))
     with tempfile.TemporaryDirectory(prefix='mmparc-') as folder:
         env = build_env(probe, home, Path(folder))
         header = None if cached else start_header(probe, env, Path(folder))
         try:
             with Step(3, 'OpenMMLab and tools') as step:
-                pip(step, 'install', *install, *packages())
-            with Step(4, 'mmcv, ' + ('from the cache' if cached else f'compiled ({ops})')) as step:
+                pip(step, 'install', *install, *packages(step))
+            origin = 'from the cache' if cached else f'compiled ({ops})'
+            with Step(4, f'{MMCV}, {origin}') as step:
                 if not cached:
                     build_mmcv(step, env, Path(folder), header, wheels)
-                if not installed('mmcv') or not MMCV_KEY.exists() or MMCV_KEY.read_text() != key:
-                    wheel = next(wheels.glob('mmcv-*.whl'))
-                    pip(step, 'install', '--no-deps', '--no-index', '--force-reinstall', wheel)
+                if not installed(MMCV) or not MMCV_KEY.exists() or MMCV_KEY.read_text() != key:
+                    options = ['--no-deps', '--no-index', '--force-reinstall']
+                    pip(step, 'install', *options, mmcv_wheel(wheels))
                     MMCV_KEY.write_text(key)
         finally:
             if header:
                 header.kill()
     with Step(5, 'mmparc') as step:
-        pip(step, 'install', *install, '--no-build-isolation', '-e', '.[mm,dev]')
+        pip(step, 'install', *install, '--no-build-isolation', '-e', f'.[{EXTRA},dev]')
         status, lines = run(step, [PYTHON, '-c', IMPORTS])
         if status:
             raise Problem(f'the environment does not work: {lines[-1]} (all of it: {LOG})')
@@ -471,7 +497,8 @@ def main() -> int:
     except KeyboardInterrupt:
         print('error: interrupted; run this again to go on', file=sys.stderr)
         return 130
-    print(f'ready after {time.monotonic() - start:.0f} s; `. .venv/bin/activate` enters it')
+    enter = Path(os.path.relpath(str(VENV), str(ROOT)), 'bin', 'activate')
+    print(f'ready after {time.monotonic() - start:.0f} s; `. {enter}` enters it')
     return 0
 
 

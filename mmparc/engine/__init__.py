@@ -1,7 +1,7 @@
 """What stands between a command line and mmengine's Runner, for all three tasks."""
 
 from .arguments import DictAction, add_arguments, add_config_arguments, config_of
-from .checkpoint import allow_mmengine_checkpoints, refusal_named
+from .checkpoint import allow_mmengine_checkpoints, loads_safely, refusal_named
 from .checks import check_data, check_length, check_model, check_model_types, check_pretrained
 from .config import (
     drop_pretrained,
@@ -49,6 +49,7 @@ __all__ = [
     'exit_on_user_error',
     'keep_checkpoints_whole',
     'load_config',
+    'loads_safely',
     'meet_on_cpu',
     'note_start',
     'refusal_named',

@@ -57,14 +57,22 @@ def refusal_named(path: str) -> Iterator[None]:
         ) from None
 
 
-def allow_mmengine_checkpoints() -> None:
-    """Admit what mmengine writes into its checkpoints, for the whole process.
+def loads_safely() -> bool:
+    """Whether this torch's safe loading is one to rely on: what to pass as its `weights_only`.
+
+    Before torch 2.6 it has a known hole, and will have none of mmengine's checkpoints.
+    """
+    return TorchVersion(torch.__version__) >= '2.6'
+
+
+def allow_mmengine_checkpoints(*others: type) -> None:
+    """Admit what mmengine writes into its checkpoints, for the whole process; and other classes.
 
     From here on mmengine's loader refuses a file that holds more with a UserError, and loads what
     it downloads as safely as other files; by itself it would run the code in it. Before torch 2.6
     there is no safe loading to rely on, and a warning says so.
     """
-    if TorchVersion(torch.__version__) < '2.6':
+    if not loads_safely():
         print_log(
             f'torch {torch.__version__} runs the code that a checkpoint may hold, and its '
             'weights_only has a known hole (CVE-2025-32434): load only files that you trust, or '
@@ -74,7 +82,7 @@ def allow_mmengine_checkpoints() -> None:
         )
         return
     multiarray = np._core.multiarray if hasattr(np, '_core') else np.core.multiarray
-    admitted = [HistoryBuffer, np.ndarray, np.dtype, (_statistic, 'builtins.getattr')]
+    admitted = [*others, HistoryBuffer, np.ndarray, np.dtype, (_statistic, 'builtins.getattr')]
     # numpy 1 and 2 pickle under different module names; either may have written the file.
     for module in ('numpy.core.multiarray', 'numpy._core.multiarray'):
         admitted.append((multiarray._reconstruct, f'{module}._reconstruct'))

@@ -25,7 +25,7 @@ from mmengine.runner import EpochBasedTrainLoop, IterBasedTrainLoop, Runner, fin
 from torch import nn
 from torch.utils.data import DataLoader, Dataset, IterableDataset, Sampler
 
-from .checkpoint import refusal_named
+from .checkpoint import loads_safely, refusal_named
 from .errors import UserError, first_line
 from .samples import CheckedRunner
 
@@ -208,7 +208,8 @@ def _read_meta(path: str) -> dict:
         if zipped and zipfile.ZipFile(path).testzip():
             raise ValueError('a check sum does not fit')
         with refusal_named(path):
-            meta = torch.load(path, map_location='cpu', weights_only=True, mmap=zipped)['meta']
+            options = dict(map_location='cpu', weights_only=loads_safely(), mmap=zipped)
+            meta = torch.load(path, **options)['meta']
         _ = meta['epoch'], meta['iter']
     except UserError:
         raise

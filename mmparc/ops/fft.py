@@ -17,6 +17,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from .older_torch import is_compiling
+
 # cuFFT keeps a plan, with its work space, for each shape it has seen, by default 4096 of them, and
 # detection makes new shapes all the time.
 PLANS = 64
@@ -87,7 +89,7 @@ def correlate(
 def _per_channel(x: Tensor, spectrum: Tensor, axis: str, groups: int) -> Tensor:
     if x.shape[0] == 0:  # rfft refuses an empty batch; this keeps it in the graph
         return x * spectrum.real.sum()
-    if x.is_cuda and not torch.compiler.is_compiling():
+    if x.is_cuda and not is_compiling():
         cap_plan_cache(x.device)
     dim = 2 if axis == 'h' else 3
     y = torch.fft.rfft(x, dim=dim)

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from . import direct, exported, fft, matmul
+from .older_torch import get_autocast_dtype, is_autocast_enabled, is_compiling
 from .resize import RESIZES, resize_taps
 from .select import BACKENDS, choose_backend
 
@@ -161,7 +162,7 @@ def correlate(inputs: Sequence[Tensor], kernels: Sequence[ParCKernel]) -> Tensor
                 f'the map {tuple(x.shape)}: prepare one for it'
             )
     inputs = [x.to(kernel.dtype) for x, kernel in zip(inputs, kernels, strict=True)]
-    compiling = torch.compiler.is_compiling() or torch.jit.is_tracing()
+    compiling = is_compiling() or torch.jit.is_tracing()
     plain = type(inputs[0]) is Tensor  # others need not know of writing to a part of a map
     if torch.is_grad_enabled() or compiling or not plain:
         outputs = [_run(x, kernel) for x, kernel in zip(inputs, kernels, strict=True)]
@@ -192,8 +193,8 @@ def _run(x: Tensor, kernel: ParCKernel, out: Tensor | None = None) -> Tensor:
 def compute_dtype(input: Tensor) -> torch.dtype:
     """The dtype that ``input`` is multiplied in: its own, or autocast's, which spares float64."""
     device = input.device.type
-    if torch.is_autocast_enabled(device) and input.dtype != torch.float64:
-        return torch.get_autocast_dtype(device)
+    if is_autocast_enabled(device) and input.dtype != torch.float64:
+        return get_autocast_dtype(device)
     return input.dtype
 
 
@@ -246,7 +247,7 @@ def _check(
             f'pos_embed must be ({in_channels}, {length}), got {tuple(pos_embed.shape)}'
         )
     # A float64 input is left alone by autocast, as it is in a convolution.
-    if not torch.is_autocast_enabled(input.device.type) or input.dtype == torch.float64:
+    if not is_autocast_enabled(input.device.type) or input.dtype == torch.float64:
         for name, tensor in (('weight', weight), ('bias', bias), ('pos_embed', pos_embed)):
             if tensor is not None and tensor.dtype != input.dtype:
                 raise ValueError(f'{name} is {tensor.dtype}, the input {input.dtype}')

@@ -14,6 +14,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from .older_torch import is_compiling
+
 BACKENDS = ('direct', 'matmul', 'fft')
 
 SHIPPED_TABLE = Path(__file__).with_name('auto_table.json')
@@ -71,7 +73,7 @@ def choose_backend(input: Tensor, weight: Tensor, *, axis: str, table: str = 'au
     )
     backends = (_tables[table] if table in _tables else load_table(table))[row]
     length = _nearest(list(backends), n)
-    if not torch.compiler.is_compiling() and (table, row, length) not in _logged:
+    if not is_compiling() and (table, row, length) not in _logged:
         _logged.add((table, row, length))
         _logger.info('ParC %s, length %d, as for %d: %s', row, n, length, backends[length])
     return backends[length]

@@ -14,6 +14,7 @@ from mmengine.utils import to_2tuple
 from torch import Tensor, nn
 
 from mmparc.ops import ParCKernel, check_choices, compute_dtype, correlate, load_table, prepare
+from mmparc.ops.older_torch import is_compiling
 from mmparc.registry import MODELS
 
 from .kernel_cache import KernelCache
@@ -131,7 +132,7 @@ class ParCConv(ResizedOnLoad):
             or torch.is_grad_enabled()
             or x.device.type != 'cpu'
             or type(x) is not Tensor  # a fake one has no values to compare
-            or torch.compiler.is_compiling()
+            or is_compiling()
             or torch.jit.is_tracing()
         ):
             return prepare_kernel()

@@ -1,0 +1,20 @@
+"""What torch 2.1 names otherwise: torch's own functions, where it has them."""
+
+import torch
+
+if hasattr(torch.compiler, 'is_compiling'):  # of torch 2.3
+    is_compiling = torch.compiler.is_compiling
+else:
+    is_compiling = torch._utils.is_compiling
+
+if hasattr(torch, 'get_autocast_dtype'):  # of torch 2.4, as is_autocast_enabled's argument
+    is_autocast_enabled, get_autocast_dtype = torch.is_autocast_enabled, torch.get_autocast_dtype
+else:
+
+    def is_autocast_enabled(device: str) -> bool:
+        """Of a type of device."""
+        return torch.is_autocast_cpu_enabled() if device == 'cpu' else torch.is_autocast_enabled()
+
+    def get_autocast_dtype(device: str) -> torch.dtype:
+        """Of a type of device."""
+        return torch.get_autocast_cpu_dtype() if device == 'cpu' else torch.get_autocast_gpu_dtype()
