@@ -52,16 +52,19 @@ import json, setuptools, sysconfig, torch
 from distutils.ccompiler import new_compiler
 from distutils.sysconfig import customize_compiler
 from pathlib import Path
-from torch.utils.cpp_extension import include_paths
+from torch.utils.cpp_extension import BuildExtension, include_paths
 compiler = new_compiler()
 customize_compiler(compiler)
 gpus = range(torch.cuda.device_count()) if torch.cuda.is_available() else ()
 nvidia = Path(torch.__file__).parent.parent / 'nvidia'
+# older torches name it to the compiler, and a header precompiled without that would be left out
+abi = ['-D_GLIBCXX_USE_CXX11_ABI=%d' % torch._C._GLIBCXX_USE_CXX11_ABI]
+abi = abi if hasattr(BuildExtension, '_add_gnu_cpp_abi_flag') else []
 print(json.dumps({
     'torch': torch.__version__,
     'cuda': torch.version.cuda,
     'archs': sorted({'%d.%d' % torch.cuda.get_device_capability(i) for i in gpus}),
-    'flags': compiler.compiler_so[1:],
+    'flags': compiler.compiler_so[1:] + abi,
     'include': [*include_paths(), sysconfig.get_config_var('INCLUDEPY')],
     'nvidia': sorted(str(path) for path in nvidia.glob('*/include')),
 }))

@@ -166,6 +166,9 @@ def as_found(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     schemes = dict(CheckpointLoader._schemes, **{'': mmengine_checkpoint.load_from_local})
     monkeypatch.setattr(CheckpointLoader, '_schemes', schemes)
     monkeypatch.setattr(mmengine_checkpoint, 'load_url', torch.hub.load_state_dict_from_url)
+    if hasattr(mmengine_checkpoint, '_safe_torch_load'):  # of onedl-mmengine
+        careless = mmengine_checkpoint._safe_torch_load
+        monkeypatch.setattr(mmengine_checkpoint, '_safe_torch_load', careless)
     if OLD_TORCH:
         yield
         return
@@ -222,6 +225,22 @@ def test_what_else_is_more_than_weights(write, as_found, tmp_path):
     write(path := tmp_path / 'a.pth')
     with pytest.raises(engine.UserError, match=r"a\.pth' holds more than weights"):
         CheckpointLoader.load_checkpoint(str(path))
+
+
+@needs_safe_loading
+def test_no_second_careless_try(as_found, monkeypatch, tmp_path):
+    """onedl-mmengine has a loader that tries again without safety; here one that has it alone."""
+    careless = functools.partial(torch.load, weights_only=False)
+    monkeypatch.setattr(mmengine_checkpoint, '_safe_torch_load', careless, raising=False)
+    trace, path = tmp_path / 'trace', tmp_path / 'a.pth'
+    torch.save(checkpoint_with(trace), path)
+    mmengine_checkpoint._safe_torch_load(path)
+    assert trace.exists()
+    trace.unlink()
+    engine.allow_mmengine_checkpoints()
+    with pytest.raises(pickle.UnpicklingError):
+        mmengine_checkpoint._safe_torch_load(path)
+    assert not trace.exists()
 
 
 @needs_safe_loading
