@@ -28,7 +28,6 @@ import tomllib
 ROOT = Path(__file__).resolve().parents[1]
 STACKS = ROOT / 'requirements' / 'stacks.toml'
 RESULTS = ROOT / 'docs' / 'robustness' / 'stacks.json'
-COMMAND = 'make test-stacks STACK={}'
 
 # What differs from stack to stack. The rest of the tests is of documents and of tools that
 # make an environment, which are the same in each.
@@ -127,10 +126,13 @@ def first_line(text: str) -> str:
     return next(iter(text.strip().splitlines()), '')[:200]
 
 
-def try_stack(name: str, stack: dict[str, str], workers: int) -> dict[str, Any]:
+def try_stack(name: str, stack: dict[str, str], workers: int, tests: list) -> dict[str, Any]:
     """All that is known of a stack once it was tried."""
     start = time.monotonic()
-    result: dict[str, Any] = {'commit': commit(), 'command': COMMAND.format(name)}
+    command = f'make test-stacks STACK={name}'
+    if tests != QUICK:
+        command = f'tools/try_stacks.py {name} --tests {" ".join(tests)}'
+    result: dict[str, Any] = {'commit': commit(), 'command': command}
     try:
         python = make_environment(name, stack)
         said = subprocess.run([python, '-c', VERSIONS], env=clean(), capture_output=True, text=True)
@@ -141,7 +143,7 @@ def try_stack(name: str, stack: dict[str, str], workers: int) -> dict[str, Any]:
             (found,) = (other for other in names if other in versions)
             result['versions'][found] = versions[found]
         many = ['-n', str(workers), '--dist', 'worksteal']
-        result['tests'] = run_tests(python, *many, *QUICK)
+        result['tests'] = run_tests(python, *many, *tests)
         result['training'] = run_tests(python, '-n', '0', '-m', '', *TRAINING)
     except Trouble as trouble:
         result['trouble'] = str(trouble)
@@ -209,6 +211,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.partition(':')[0] + '.')
     parser.add_argument('names', nargs='*', metavar='STACK', help='by default all of stacks.toml')
     parser.add_argument('--keep', action='store_true', help='leave the environments in .stacks')
+    parser.add_argument('--tests', nargs='+', metavar='PATH', help='others below tests/')
     parser.add_argument('--workers', type=int, default=2, help='of pytest (2)')
     args = parser.parse_args()
     known = stacks()
@@ -219,7 +222,7 @@ def main() -> int:
     good = True
     for name in args.names or known:
         print(f'== {name}', flush=True)
-        result = try_stack(name, known[name], args.workers)
+        result = try_stack(name, known[name], args.workers, args.tests or QUICK)
         results = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
         write({**results, name: result})
         if 'trouble' in result:
