@@ -35,7 +35,7 @@ test-report: env  ## the page of results in a headless browser [PYTEST_ARGS=-x]
 	@$(VENV_PYTHON) -m pytest -n 0 -m '' tests/browser $(PYTEST_ARGS)
 
 test-stacks:  ## other versions of Python, torch and OpenMMLab, see docs/robustness [STACK=default-py312]
-	@$(PYTHON) tools/try_stacks.py $(STACK)
+	@$(PYTHON) tools/try_stacks.py $(or $(STACK),all)
 
 robustness: env  ## try in full to break it, see docs/robustness [POINT=crash]
 	@$(VENV_PYTHON) -m pytest -n 0 -m '' -rA --full --timeout 0 \

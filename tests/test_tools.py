@@ -33,8 +33,8 @@ SIZES = ('--train', TRAIN, '--val', VAL)
 FAMILIES = sorted(path.name for path in ROOT.glob('configs/cls/*/'))
 METRICS = {'cls': 'accuracy/top1', 'det': 'coco/bbox_mAP_50', 'seg': 'mIoU'}
 TOOLS = sorted(path for path in ROOT.glob('tools/**/*') if path.suffix in ('.py', '.sh'))
-# make_env.py is what installs the packages, and doctor.py says which are missing.
-NEED_NONE = ('doctor.py', 'make_env.py')
+# make_env.py installs the packages, for try_stacks.py too; doctor.py says which are missing.
+NEED_NONE = ('doctor.py', 'make_env.py', 'try_stacks.py')
 NEED_PACKAGES = [path for path in TOOLS if path.suffix == '.py' and path.name not in NEED_NONE]
 
 

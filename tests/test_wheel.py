@@ -38,7 +38,7 @@ LITTER = (
     'build/lib/mmparc/gone.py',
     'build/lib/mmparc/.mim/configs/gone.py',
 )
-OF_A_CHECKOUT = {'tools/make_env.py', 'tools/demo.sh'}
+OF_A_CHECKOUT = {'tools/make_env.py', 'tools/try_stacks.py', 'tools/demo.sh'}
 
 
 def tracked() -> list[str]:

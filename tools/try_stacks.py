@@ -209,18 +209,19 @@ def write(results: dict[str, dict[str, Any]]) -> None:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.partition(':')[0] + '.')
-    parser.add_argument('names', nargs='*', metavar='STACK', help='by default all of stacks.toml')
+    parser.add_argument('names', nargs='+', metavar='STACK', help="of stacks.toml, or 'all'")
     parser.add_argument('--keep', action='store_true', help='leave the environments in .stacks')
     parser.add_argument('--tests', nargs='+', metavar='PATH', help='others below tests/')
     parser.add_argument('--workers', type=int, default=2, help='of pytest (2)')
     args = parser.parse_args()
     known = stacks()
-    for name in args.names:
+    names = list(known) if args.names == ['all'] else args.names
+    for name in names:
         if name not in known:
             print(f'error: no stack {name!r}, but {", ".join(known)}', file=sys.stderr)
             return 1
     good = True
-    for name in args.names or known:
+    for name in names:
         print(f'== {name}', flush=True)
         result = try_stack(name, known[name], args.workers, args.tests or QUICK)
         results = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
