@@ -179,7 +179,7 @@ def page(results: dict[str, dict[str, Any]]) -> str:
 
 def row(stack: dict[str, str], result: dict[str, Any] | None) -> list[str]:
     if result is None or 'tests' not in result:
-        outcome = 'not tried' if result is None else 'failed, see below'
+        outcome = 'not tried' if result is None else 'not to its end, see below'
         rest = [result['commit'], f'`{result["command"]}`'] if result else ['', '']
         return [stack['python'], '', '', '', '', outcome, '', *rest]
     versions = dict(result['versions'])

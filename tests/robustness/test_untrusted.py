@@ -261,6 +261,8 @@ def test_what_is_broken_is_not_called_more(as_found, tmp_path):
     [('2.4.1', True), ('2.5.1+cpu', True), ('2.6.0', False), ('2.12.1', False)],
 )
 def test_older_torch_is_warned_of(version, warns, as_found, monkeypatch):
+    if OLD_TORCH and not warns:
+        pytest.skip('what needs no warning needs torch>=2.6')
     said = []
     monkeypatch.setattr(torch, '__version__', version)
     monkeypatch.setattr(
