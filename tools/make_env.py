@@ -3,7 +3,7 @@
 
 Another one is made with other values of MMPARC_VENV (the folder), MMPARC_CONSTRAINTS (the file of
 versions, whose head says for which Pythons they are) and MMPARC_EXTRA (which extra of mmparc has
-the OpenMMLab packages: mm, or onedl for their forks). tools/test_stacks.py makes its stacks so.
+the OpenMMLab packages: mm, or onedl for their forks). tools/try_stacks.py makes its stacks so.
 
 Standard library only, and in syntax that Python 3.6 parses: an unsuitable Python gets a message.
 mmcv has no wheel for this stack: it is compiled once and kept under $XDG_CACHE_HOME/mmparc/wheels

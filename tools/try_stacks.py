@@ -32,10 +32,9 @@ RESULTS = ROOT / 'docs' / 'robustness' / 'stacks.json'
 # What differs from stack to stack. The rest of the tests is of documents and of tools that
 # make an environment, which are the same in each.
 QUICK = """
-test_ops test_models robustness/test_fuzz.py robustness/test_numbers.py robustness/test_untrusted.py
-test_compile.py test_configs.py test_converters.py test_datasets.py test_engine.py test_erf.py
-test_export.py test_figures.py test_flops.py test_layer_decay.py test_loading.py
-test_parcnet_configs.py test_swap.py test_tools.py
+test_ops test_models robustness test_compile.py test_configs.py test_converters.py test_datasets.py
+test_engine.py test_erf.py test_export.py test_figures.py test_flops.py test_layer_decay.py
+test_loading.py test_parcnet_configs.py test_resuming.py test_swap.py test_tools.py
 """.split()
 TRAINING = ['test_tools.py::test_train_test_and_resume']
 
