@@ -146,13 +146,14 @@ def _serve() -> None:
 
     Returns in the child alone, which goes on as the script that was asked for.
     """
+    answers = os.fdopen(os.dup(1), 'w')
+    os.dup2(2, 1)  # what a package prints as it is imported is no answer
     for name in HEAVY:
         importlib.import_module(name)
     read_metafiles_once()
     for config in ROOT.glob('configs/*/convnext/*parc-*_tiny.py'):  # of one task each
         importlib.import_module('mmengine.config').Config.fromfile(config)
     gc.freeze()  # or each child spends seconds on tidying up all of this when it ends
-    answers = os.fdopen(os.dup(1), 'w')
     for line in sys.stdin:
         request = json.loads(line)
         child = os.fork()

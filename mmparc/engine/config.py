@@ -1,5 +1,6 @@
 """Configs as the tools use them: found by path or upstream name, overridden, and adjusted."""
 
+import importlib.util
 import inspect
 import traceback
 from collections.abc import Callable
@@ -8,8 +9,9 @@ from typing import Any
 
 import torch
 from mmengine.config import Config
+from mmengine.config.utils import MODULE2PACKAGE
 from mmengine.runner import Runner
-from mmengine.utils import get_installed_path
+from mmengine.utils import get_installed_path, is_installed
 
 from mmparc.home import home
 
@@ -33,6 +35,10 @@ DICTS = (
     *(f'{loop}_{part}' for loop in ('train', 'val', 'test') for part in ('dataloader', 'cfg')),
     *('optim_wrapper', 'default_hooks', 'randomness', 'auto_scale_lr'),
 )
+
+if importlib.util.find_spec('mmseg') and not is_installed(MODULE2PACKAGE['mmseg']):
+    # onedl-mmengine looks for bases of mmseg:: in a package of the old name, which is not there
+    MODULE2PACKAGE['mmseg'] = 'mmseg'
 
 
 def load_config(name: str, options: dict[str, Any] | None = None) -> Config:
