@@ -87,7 +87,7 @@ def main() -> None:
             f'{"--resume" if cfg.get("resume") else "load_from"} out to start anew'
         )
 
-    engine.check_model(cfg)
+    engine.build_model(cfg)  # what it refuses is said before a log is begun
     engine.check_coco_files(cfg)
     engine.use_default_collate(cfg)
     engine.allow_mmengine_checkpoints()

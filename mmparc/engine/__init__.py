@@ -2,7 +2,7 @@
 
 from .arguments import DictAction, add_arguments, add_config_arguments, config_of
 from .checkpoint import allow_mmengine_checkpoints, loads_safely, refusal_named
-from .checks import check_data, check_length, check_model, check_model_types, check_pretrained
+from .checks import build_model, check_data, check_length, check_model_types, check_pretrained
 from .config import (
     drop_pretrained,
     enable_auto_scale_lr,
@@ -32,13 +32,13 @@ __all__ = [
     'add_config_arguments',
     'allow_mmengine_checkpoints',
     'avoid_missing_cuda_ops',
+    'build_model',
     'build_trained',
     'check_checkpoint',
     'check_coco_files',
     'check_data',
     'check_length',
     'check_loaded_share',
-    'check_model',
     'check_model_types',
     'check_pretrained',
     'check_whole_model',

@@ -50,11 +50,6 @@ def _known_names(registry: Registry, registries: Registry) -> list[str]:
     return names
 
 
-def check_model(cfg: Config) -> None:
-    """Build the model once, so that a setting that it refuses is said before a run leaves files."""
-    build_model(cfg)
-
-
 def check_length(cfg: Config) -> None:
     """Raise UserError if the training is of no epochs or iterations: mmengine would do nothing."""
     for key in ('max_epochs', 'max_iters'):

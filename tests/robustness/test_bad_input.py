@@ -958,7 +958,7 @@ def test_backbones_refuse() -> None:
         @engine.exit_on_user_error
         def main(cfg: Config = cfg) -> None:
             engine.check_model_types(cfg)
-            engine.check_model(cfg)
+            engine.build_model(cfg)
 
         with pytest.raises(SystemExit) as ended:
             main()
@@ -1078,9 +1078,9 @@ def test_faults_keep_their_trace(monkeypatch: pytest.MonkeyPatch) -> None:
     for inside in (lambda *_: fault(), lambda *_: torch.ones(2) @ torch.ones(3)):
         monkeypatch.setattr(where, inside)
         with pytest.raises((TypeError, RuntimeError)):
-            engine.exit_on_user_error(lambda: engine.check_model(cfg))()
+            engine.exit_on_user_error(lambda: engine.build_model(cfg))()
     monkeypatch.undo()
-    engine.exit_on_user_error(lambda: engine.check_model(cfg))()
+    engine.exit_on_user_error(lambda: engine.build_model(cfg))()
     for error in (ValueError('x'), KeyError('x'), AssertionError(), RuntimeError('x')):
 
         @engine.exit_on_user_error
