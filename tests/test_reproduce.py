@@ -79,6 +79,9 @@ def test_dry_run_lists_the_published_table(tmp_path: Path) -> None:
     assert configs(elsewhere) == [name for name in DETECTION if 'parc-resnet50' in name]
     assert 'python -m mmparc train mmparc::cls/' in elsewhere
     assert 'checkpoint=' not in elsewhere  # work_dirs, as the config says
+    roots = re.findall(r"^not here: there is no data root '(\S+)'", elsewhere, re.MULTILINE)
+    assert roots == ['data/imagenet', 'data/coco/']
+    assert 'not here' not in dry_run('small', cwd=tmp_path)  # makes its data itself
 
 
 @pytest.mark.parametrize(

@@ -198,6 +198,19 @@ def show(
             print(f'   {job.remark()}')
         if command:
             print(f'   {shown(command)}')
+    if not table.data:
+        todo = [job for job in jobs if states[job] != 'done']
+        for why in dict.fromkeys(filter(None, map(missing_data, todo))):
+            print(f'not here: {why}')
+
+
+def missing_data(job: Job) -> str | None:
+    """What would refuse the run for want of its data."""
+    try:
+        engine.check_data(job.cfg, 'train_dataloader', 'val_dataloader')
+    except engine.UserError as error:
+        return str(error)
+    return None
 
 
 if __name__ == '__main__':
