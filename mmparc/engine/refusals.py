@@ -92,10 +92,11 @@ def _not_built(error: Exception, frame: FrameType, inner: list[FrameType]) -> st
         known = [*registry.module_dict, *(registry.parent.module_dict if registry.parent else ())]
         hint = suggest(name, known) or 'set its type to a registered name'
         return f"unknown {registry.name} '{name}' in the config: {hint}"
-    if getattr(registry, 'name', None) == 'dataset':
+    setting = _unknown_setting(error, frame)
+    if getattr(registry, 'name', None) == 'dataset' and not setting:
         return _no_data_set(error, name, cfg, inner)
     hint = 'mend its settings in the config, or in --cfg-options'
-    if setting := _unknown_setting(error, frame):
+    if setting:
         hint = suggest(setting, _settings(frame.f_locals.get('obj_cls'))) or hint
     return f'{name} cannot be built from the config: {_cause(error)}: {hint}'
 

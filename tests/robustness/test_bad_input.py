@@ -315,6 +315,9 @@ BAD_CONFIGS = {
     'no list of a pipeline': Case(
         'train cls train_dataloader.dataset.pipeline=3', 'ImageNet|mend its', begun=True
     ),
+    'a mistyped key of a data set': Case(
+        'train cls train_dataloader.dataset.indicez=3', "did you mean 'indices'", begun=True
+    ),
     'a depth that is none': Case(
         'flops model.backbone._delete_=True '
         'model.backbone.type=mmparc.ParCResNet model.backbone.depth=51',
