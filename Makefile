@@ -1,11 +1,12 @@
 # What a user needs: `make demo`, `make test`. `make help` lists the rest.
 
 # What makes .venv: python3.11 where there is one, else python3. Later it is .venv's own.
+VENV := $(or $(MMPARC_VENV),.venv)
+VENV_PYTHON := $(VENV)/bin/python
 ifndef PYTHON
-PYTHON := $(shell { [ -x .venv/bin/python ] && echo .venv/bin/python; } || \
+PYTHON := $(shell { [ -x $(VENV_PYTHON) ] && echo $(VENV_PYTHON); } || \
     { python3.11 -c pass 2> /dev/null && echo python3.11; } || echo python3)
 endif
-VENV_PYTHON := .venv/bin/python
 export PATH := $(or $(PATH),/usr/local/bin:/usr/bin:/bin)
 WORKERS ?= 2
 
@@ -34,7 +35,7 @@ test-report: env  ## the page of results in a headless browser [PYTEST_ARGS=-x]
 	    { echo 'error: no Chromium: sudo apt-get update && sudo apt-get install -y chromium' >&2; exit 1; }
 	@$(VENV_PYTHON) -m pytest -n 0 -m '' tests/browser $(PYTEST_ARGS)
 
-test-stacks:  ## other versions of Python, torch and OpenMMLab, see docs/robustness [STACK=default-py312]
+test-stacks:  ## six other stacks, hours: see docs/robustness [STACK=torch2_1-py310]
 	@$(PYTHON) tools/try_stacks.py $(or $(STACK),all)
 
 robustness: env  ## try in full to break it, see docs/robustness [POINT=crash]
@@ -51,4 +52,4 @@ format: env  ## let ruff format and mend the code
 	@$(VENV_PYTHON) -m ruff check --fix .
 
 clean:  ## remove .venv
-	rm -rf .venv
+	rm -rf $(VENV)

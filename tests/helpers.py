@@ -14,13 +14,19 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable
+from importlib import metadata
 from pathlib import Path
 
+import pytest
 import torch
 from torch.torch_version import TorchVersion
 
 # It has no safe loading to rely on, and exports no sizes left open: such tests are skipped.
 OLD_TORCH = TorchVersion(torch.__version__) < '2.6'
+needs_safe_loading = pytest.mark.skipif(OLD_TORCH, reason='safe loading needs torch>=2.6')
+
+# The maintained forks ship other configs.
+FORKS = bool(list(metadata.distributions(name='onedl-mmengine')))
 
 
 def relative_error(actual, expected) -> float:
@@ -153,6 +159,7 @@ def _serve() -> None:
     read_metafiles_once()
     for config in ROOT.glob('configs/*/convnext/*parc-*_tiny.py'):  # of one task each
         importlib.import_module('mmengine.config').Config.fromfile(config)
+    sys.stdout.flush()  # or each child would say it again
     gc.freeze()  # or each child spends seconds on tidying up all of this when it ends
     for line in sys.stdin:
         request = json.loads(line)

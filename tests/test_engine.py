@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from helpers import OLD_TORCH, ROOT, run_tool
+from helpers import ROOT, needs_safe_loading, run_tool
 from mmengine.config import Config, DictAction
 from mmengine.device import get_device
 from mmengine.device import utils as device_utils
@@ -442,8 +442,6 @@ def test_a_detector_avoids_a_gpu_that_mmcv_lacks(
 
 
 # Checkpoints
-
-needs_safe_loading = pytest.mark.skipif(OLD_TORCH, reason='safe loading needs torch>=2.6')
 
 # Trains for an epoch with mmengine's Runner, then loads the checkpoint, safely, as the Runner does.
 WRITE_AND_LOAD = """

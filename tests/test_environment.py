@@ -20,7 +20,7 @@ import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-tomllib = pytest.importorskip('tomllib')  # Python 3.10, which make_env refuses, has none
+tomllib = pytest.importorskip('tomllib')  # Python 3.10 has none
 
 ROOT = Path(__file__).resolve().parent.parent
 SCRIPT = ROOT / 'tools' / 'make_env.py'
@@ -104,6 +104,21 @@ class TestChecks:
             monkeypatch.setattr(project, 'sys', fake)
             with pytest.raises(project.Problem, match=error) if error else nullcontext():
                 project.check_python()
+
+    def test_settings(self, project, monkeypatch):
+        project.check_settings()
+        other = project.VENV / 'lib/python3.11/site-packages/onedl_mmcv-2.3.6.dist-info'
+        other.mkdir(parents=True)
+        with pytest.raises(project.Problem, match='holds onedl-mmcv'):
+            project.check_settings()
+        monkeypatch.setattr(project, 'MMCV', 'onedl-mmcv')
+        project.check_settings()
+        project.CONSTRAINTS.write_text('torch==2.1.2\n')
+        with pytest.raises(project.Problem, match='no file with a line of its Pythons'):
+            project.check_settings()
+        monkeypatch.setattr(project, 'MMCV', '')
+        with pytest.raises(project.Problem, match="'mm', not mm or onedl"):
+            project.check_settings()
 
     @pytest.mark.parametrize('version', [(3, 11), (3, 12), (3, 13)])
     def test_right_python(self, project, monkeypatch, version):
@@ -304,7 +319,7 @@ class TestStamp:
         made.PYTHON.unlink()
         assert not made.up_to_date()
         made.PYTHON.symlink_to('/no/such/python')
-        assert 'make clean' in the_error(made, capsys)
+        assert 'remove that folder' in the_error(made, capsys)
 
 
 class TestCuda:
@@ -357,6 +372,13 @@ class TestCuda:
 
 
 class TestPins:
+    def test_the_forks_stack_differs_in_what_they_ask_for_alone(self):
+        files = [ROOT / f'requirements/constraints{name}.txt' for name in ('', '-onedl')]
+        own, forks = (dict(re.findall(r'^(\S+)==(\S+)', f.read_text(), re.M)) for f in files)
+        shared = own.keys() & forks.keys()
+        assert {n for n in shared if own[n] != forks[n]} == {'opencv-python'}
+        assert len(shared) > 90
+
     @pytest.mark.parametrize(
         'name, other',
         [

@@ -33,6 +33,7 @@ from mmparc.ops import exported, parc_reference, resize_taps
 
 if OLD_TORCH:
     pytest.skip('exports need torch>=2.6', allow_module_level=True)
+from torch.export import Dim  # torch 2.1 has none
 
 CLS = ROOT / 'configs/cls/convnext/parc-convnext-micro_tiny.py'
 SEG = ROOT / 'configs/seg/convnext/parc-convnext-micro_upernet_tiny.py'
@@ -92,9 +93,7 @@ def test_any_length_in_one_program(resize, dense, strict):
     """Exported where the lengths are K, of which nothing may be left in the program."""
     mixer = ParCMixer(6, LENGTHS[0], dense=dense, resize=resize).double().eval()
     x = torch.randn(2, 6, *LENGTHS[0], dtype=torch.float64)
-    dimensions = (
-        {0: torch.export.Dim('batch'), 2: torch.export.Dim('height'), 3: torch.export.Dim('width')},
-    )
+    dimensions = ({0: Dim('batch'), 2: Dim('height'), 3: Dim('width')},)
     program = torch.export.export(mixer, (x,), dynamic_shapes=dimensions, strict=strict).module()
     wrong = rolled(mixer)
     for batch, size in enumerate(LENGTHS, 1):
@@ -133,9 +132,9 @@ def test_torch_export_of_any_size(family):
     ResNet18 stands for the deeper ones, which take as long again.
     """
     model, image = in_eval(build(family)), image_of((96, 160), dtype=torch.float32)
-    sides = {2: 32 * torch.export.Dim('rows', min=2), 3: 32 * torch.export.Dim('columns', min=2)}
+    sides = {2: 32 * Dim('rows', min=2), 3: 32 * Dim('columns', min=2)}
     program = torch.export.export(
-        model, (image,), dynamic_shapes=({0: torch.export.Dim('batch', min=1), **sides},)
+        model, (image,), dynamic_shapes=({0: Dim('batch', min=1), **sides},)
     ).module()
     for batch, size in ((1, (64, 96)), (3, (224, 224)), (2, (160, 64))):
         image = image_of(size, batch, torch.float32)
@@ -161,7 +160,7 @@ TRANSFORMERS = {
 def test_torch_export_of_transformers(kind, dynamic):
     torch.manual_seed(0)
     model, image = in_eval(TRANSFORMERS[kind]()), image_of((96, 160), dtype=torch.float32)
-    sides = {2: 32 * torch.export.Dim('rows', min=2), 3: 32 * torch.export.Dim('columns', min=2)}
+    sides = {2: 32 * Dim('rows', min=2), 3: 32 * Dim('columns', min=2)}
     sizes = [(96, 160), (160, 64)] if dynamic else [(96, 160)]
     program = torch.export.export(
         model, (image,), dynamic_shapes=(sides,) if dynamic else None

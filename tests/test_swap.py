@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from helpers import ROOT, run_tool
+from helpers import FORKS, ROOT, run_tool
 from mmengine.config import Config
 from mmengine.hub import get_config
 from mmengine.model import revert_sync_batchnorm
@@ -524,6 +524,7 @@ def test_the_list_says_what_trains_and_why_not(tmp_path: Path) -> None:
     assert f'| {works} | trains |' in (tmp_path / 'list/compatibility.md').read_text()
 
 
+@pytest.mark.skipif(FORKS, reason='the list is of the configs of the default stack')
 def test_the_published_list_is_whole() -> None:
     rows = read_list(ROOT / 'docs/compatibility.csv')
     shown = (ROOT / 'docs/compatibility.md').read_text()

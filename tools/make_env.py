@@ -36,7 +36,8 @@ WHEELS = 'mmparc', 'wheels'  # below the cache
 MMCV_KEY = VENV / 'mmcv.key'  # says which of the wheels in the cache is installed
 CONSTRAINTS = ROOT / os.environ.get('MMPARC_CONSTRAINTS', 'requirements/constraints.txt')
 EXTRA = os.environ.get('MMPARC_EXTRA', 'mm')
-MMCV = {'mm': 'mmcv', 'onedl': 'onedl-mmcv'}[EXTRA]
+MMCVS = {'mm': 'mmcv', 'onedl': 'onedl-mmcv'}
+MMCV = MMCVS.get(EXTRA, '')
 
 BUILD_NEEDS = ['setuptools', 'wheel', 'ninja', 'psutil', 'packaging', 'numpy']
 
@@ -71,7 +72,7 @@ print(json.dumps({
 """
 
 # Python 3.10 has no tomllib, but pip brings one.
-EXTRAS = """
+READ_EXTRAS = """
 import json, sys
 try:
     import tomllib
@@ -99,6 +100,9 @@ IMPORTS = (
     'import torch, torchvision, tensorboard, pytest, mmcv.ops, mmengine.runner, '
     'mmpretrain.apis, mmdet.apis, mmseg.apis, mmparc'
 )
+
+# What a file of constraints says of itself.
+PYTHONS = re.compile(r'Python 3\.(\d+) to 3\.(\d+)')
 
 NETWORK_TROUBLE = re.compile(
     'connection broken by|ConnectionError|ConnectTimeout|ReadTimeout|IncompleteRead|ProxyError'
@@ -213,15 +217,30 @@ def loads(*libraries: str) -> bool:
         return False
 
 
+def check_settings():
+    """What MMPARC_EXTRA and MMPARC_CONSTRAINTS name, and whether the environment is of another."""
+    if not MMCV:
+        raise Problem(f'MMPARC_EXTRA is {EXTRA!r}, not {" or ".join(MMCVS)}: correct or unset it')
+    if not (CONSTRAINTS.is_file() and PYTHONS.search(CONSTRAINTS.read_text())):
+        raise Problem(
+            f'MMPARC_CONSTRAINTS names {CONSTRAINTS}, which is no file with a line of its Pythons, '
+            '"# Python 3.11 to 3.13": correct or unset it'
+        )
+    for other in set(MMCVS.values()) - {MMCV}:
+        if any(VENV.glob(f'lib/python*/site-packages/{other.replace("-", "_")}-*.dist-info')):
+            raise Problem(
+                f'{VENV} holds {other}, which has the import names of {MMCV}: remove that folder, '
+                'or name another one in MMPARC_VENV'
+            )
+
+
 def check_python():
     version = sys.version_info[:2]
-    # what the constraints say of themselves
-    ends = re.search(r'Python 3\.(\d+) to 3\.(\d+)', CONSTRAINTS.read_text()).groups()
-    oldest, newest = ((3, int(end)) for end in ends)
+    oldest, newest = ((3, int(end)) for end in PYTHONS.search(CONSTRAINTS.read_text()).groups())
     if not oldest <= version <= newest:
         cure = 'name another, as in `make env PYTHON=python3.11`'
         if Path(sys.prefix) == VENV:
-            cure = 'it is the one in .venv: remove that with `make clean`, then run this again'
+            cure = f'it is the one in {VENV}: remove that folder, then run this again'
         raise Problem(
             f'this is Python {version[0]}.{version[1]} ({sys.executable}), '
             f'but the packages need 3.{oldest[1]} to 3.{newest[1]}: {cure}'
@@ -270,6 +289,7 @@ def disk_needs() -> list:
     temp = Path(tempfile.gettempdir())
     pip_cache = Path(os.environ.get('PIP_CACHE_DIR') or cache('pip'))
     needs = []
+    # ftfy stands for the others: it is in all files of constraints
     for package, size in (('torch', TORCH), ('ftfy', OTHERS)):
         if not installed(package):
             needs += [(VENV, size['venv']), (temp, size['download'])]
@@ -415,7 +435,7 @@ def build_mmcv(step: Step, env: dict, folder: Path, header, target: Path):
 
 def packages(step: Step) -> list:
     """All that the extras ask for, but mmcv."""
-    status, lines = run(step, [PYTHON, '-c', EXTRAS, ROOT / 'pyproject.toml'])
+    status, lines = run(step, [PYTHON, '-c', READ_EXTRAS, ROOT / 'pyproject.toml'])
     if status:
         raise Problem(f'pyproject.toml cannot be read: {lines[-1]} (all of it: {LOG})')
     extras = json.loads(lines[-1])
@@ -487,9 +507,10 @@ def main() -> int:
         if up_to_date():
             return 0
         if PYTHON.is_symlink() and not PYTHON.exists():
-            raise Problem('the Python of .venv is gone: remove .venv with `make clean`')
+            raise Problem(f'the Python of {VENV} is gone: remove that folder')
         if PYTHON.exists() and not VENV.samefile(sys.prefix):
             os.execv(str(PYTHON), [str(PYTHON), __file__])
+        check_settings()
         check_python()
         check_system()
         check_disk()

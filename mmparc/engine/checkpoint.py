@@ -5,6 +5,7 @@ checkpoint of mmengine also holds the message hub's HistoryBuffers, whose pickle
 arrays and calls ``getattr(HistoryBuffer, <name of a statistic>)``. Exactly these are admitted.
 """
 
+import functools
 import logging
 import pickle
 import re
@@ -93,16 +94,13 @@ def allow_mmengine_checkpoints(*others: type) -> None:
     mmengine_checkpoint.load_url = _load_url  # what all schemes that download come down to
     # onedl-mmengine's loads what it has refused once more, carelessly
     if hasattr(mmengine_checkpoint, '_safe_torch_load'):
-        mmengine_checkpoint._safe_torch_load = _load_file
+        careless = mmengine_checkpoint._safe_torch_load
+        mmengine_checkpoint._safe_torch_load = functools.partial(careless, weights_only=True)
 
 
 def _load_from_local(filename: str, map_location: Any = None) -> Any:
     with refusal_named(filename):
         return mmengine_checkpoint.load_from_local(filename, map_location)
-
-
-def _load_file(file: Any, map_location: Any = None, weights_only: bool | None = None) -> Any:
-    return torch.load(file, map_location=map_location, weights_only=True)
 
 
 def _load_url(url: str, **options: Any) -> Any:

@@ -11,7 +11,7 @@ import torch
 from mmengine.config import Config
 from mmengine.config.utils import MODULE2PACKAGE
 from mmengine.runner import Runner
-from mmengine.utils import get_installed_path, is_installed
+from mmengine.utils import get_installed_path
 
 from mmparc.home import home
 
@@ -36,8 +36,8 @@ DICTS = (
     *('optim_wrapper', 'default_hooks', 'randomness', 'auto_scale_lr'),
 )
 
-if importlib.util.find_spec('mmseg') and not is_installed(MODULE2PACKAGE['mmseg']):
-    # onedl-mmengine looks for bases of mmseg:: in a package of the old name, which is not there
+# mmengine looks for bases of mmseg:: in a package mmsegmentation, which the forks name otherwise.
+if importlib.util.find_spec('mmseg'):
     MODULE2PACKAGE['mmseg'] = 'mmseg'
 
 

@@ -14,13 +14,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from helpers import OLD_TORCH, ROOT, run_tool
+from helpers import OLD_TORCH, ROOT, needs_safe_loading, run_tool
 from mmengine.runner import CheckpointLoader
 from mmengine.runner import checkpoint as mmengine_checkpoint
 
 from mmparc import engine
-
-needs_safe_loading = pytest.mark.skipif(OLD_TORCH, reason='safe loading needs torch>=2.6')
 
 CLS = ROOT / 'configs/cls/convnext/parc-convnext-micro_tiny.py'
 DET = ROOT / 'configs/det/convnext/centernet-update_parc-convnext-micro_hrfpn_tiny.py'
