@@ -21,9 +21,12 @@ import pytest
 import torch
 from torch.torch_version import TorchVersion
 
-# It has no safe loading to rely on, and exports no sizes left open: such tests are skipped.
+# It has no safe loading to rely on, and neither compiles nor exports ParC: such tests are skipped.
 OLD_TORCH = TorchVersion(torch.__version__) < '2.6'
 needs_safe_loading = pytest.mark.skipif(OLD_TORCH, reason='safe loading needs torch>=2.6')
+needs_compiler = pytest.mark.skipif(OLD_TORCH, reason='torch.compile of ParC needs torch>=2.6')
+# What autocast takes on a CPU.
+HALVES = [torch.bfloat16] if OLD_TORCH else [torch.bfloat16, torch.float16]
 
 # The maintained forks ship other configs.
 FORKS = bool(list(metadata.distributions(name='onedl-mmengine')))

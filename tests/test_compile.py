@@ -5,7 +5,7 @@ import re
 
 import pytest
 import torch
-from helpers import assert_close
+from helpers import assert_close, needs_compiler
 from mmengine.registry import MODELS
 from test_models.test_attention import DEDICATED, IMG_SIZE
 from test_models.test_every_backbone import BACKBONES, build, image_of, in_eval
@@ -16,6 +16,8 @@ from torch._dynamo.testing import CompileCounter
 from mmparc.models.layers import ParCMixer
 from mmparc.ops import BACKENDS
 from mmparc.ops.select import SHIPPED_TABLE
+
+pytestmark = needs_compiler
 
 SIZES = ((13, 17), (14, 14))
 NETWORKS = {family: functools.partial(build, family) for family in BACKBONES}

@@ -19,7 +19,7 @@ from backbones import (
     mixers,
     with_axes_exchanged,
 )
-from helpers import assert_close, relative_error
+from helpers import HALVES, assert_close, relative_error
 from mmpretrain.models import ConvNeXt, MobileNetV2, MobileViT, ResNet
 from torch import nn
 
@@ -319,7 +319,7 @@ def test_channels_last(family, size):
 
 
 @each_backbone
-@pytest.mark.parametrize('dtype', [torch.bfloat16, torch.float16], ids=str)
+@pytest.mark.parametrize('dtype', HALVES, ids=str)
 def test_autocast(family, dtype):
     """As far from float32 as the plain network is, within a factor of two."""
     kind, image = BACKBONES[family], image_of(SIZES[0], dtype=torch.float32)
