@@ -25,7 +25,7 @@ from torch.torch_version import TorchVersion
 OLD_TORCH = TorchVersion(torch.__version__) < '2.6'
 needs_safe_loading = pytest.mark.skipif(OLD_TORCH, reason='safe loading needs torch>=2.6')
 needs_compiler = pytest.mark.skipif(OLD_TORCH, reason='torch.compile of ParC needs torch>=2.6')
-# What autocast takes on a CPU.
+# What a CPU computes in.
 HALVES = [torch.bfloat16] if OLD_TORCH else [torch.bfloat16, torch.float16]
 
 # The maintained forks ship other configs.

@@ -10,7 +10,7 @@ from types import ModuleType
 import pytest
 import torch
 from backbones import calls_of_mixers, in_eval, mixers
-from helpers import BLOCK, ROOT, assert_close, relative_error, run_python, run_tool
+from helpers import HALVES, BLOCK, ROOT, assert_close, relative_error, run_python, run_tool
 from mmengine.config import Config
 
 from mmparc.analysis.flops import count_multiply_adds
@@ -305,7 +305,7 @@ def test_dense_circulants_that_would_not_fit_are_skipped() -> None:
     assert {s.task for s, values in sizes.items() if values > op.CAP_VALUES} == {'det'}
 
 
-@pytest.mark.parametrize('dtype', ['bfloat16', 'float16'])
+@pytest.mark.parametrize('dtype', [str(half).removeprefix('torch.') for half in HALVES])
 def test_half_precision(dtype: str, tmp_path: Path) -> None:
     args = ('--shapes', '1x4x9x6', '--dtype', dtype, *QUICK)
     run(OP, *args, '--out', tmp_path, cwd=tmp_path)
