@@ -10,7 +10,7 @@ from types import ModuleType
 import pytest
 import torch
 from backbones import calls_of_mixers, in_eval, mixers
-from helpers import HALVES, BLOCK, ROOT, assert_close, relative_error, run_python, run_tool
+from helpers import BLOCK, HALVES, ROOT, assert_close, relative_error, run_python, run_tool
 from mmengine.config import Config
 
 from mmparc.analysis.flops import count_multiply_adds
