@@ -46,7 +46,7 @@ class Line(NamedTuple):
 
 def lines_of(said: str) -> list[Line]:
     """The marked lines, each with the mending command below it."""
-    found = re.findall(r'^  (ok|note|warn|BROKEN) +(.{15}) (.*)\n(?: {10}mend: (.*))?', said, re.M)
+    found = re.findall(r'^  (ok|note|warn|BROKEN) +(.{21}) (.*)\n(?: {10}mend: (.*))?', said, re.M)
     return [Line(mark, name.strip(), text, fix) for mark, name, text, fix in found]
 
 
@@ -86,8 +86,12 @@ class Environment:
         shutil.copytree(ROOT / 'mmparc', self.site / 'mmparc')
         self.tool = self.site / 'mmparc' / '.mim' / 'tools' / 'doctor.py'
         self.write('mmparc/.mim/tools/doctor.py', TOOL.read_text())
-        extra = [f'{line}; extra == "mm"' for line in PROJECT['optional-dependencies']['mm']]
-        self.distribution('mmparc', '0.1.0', requires=(*PROJECT['dependencies'], *extra))
+        extras = [
+            f'{line}; extra == "{extra}"'
+            for extra in ('mm', 'onedl')
+            for line in PROJECT['optional-dependencies'][extra]
+        ]
+        self.distribution('mmparc', '0.1.0', requires=(*PROJECT['dependencies'], *extras))
 
     def write(self, name: str, content: str) -> None:
         path = self.site / name
@@ -159,14 +163,25 @@ def test_versions_outside_the_range(name, wrong, right, fix, empty: Environment)
         shutil.rmtree(empty.site / f'{name}-{version}.dist-info')
 
 
-def test_forks_are_told_and_not_refused(empty: Environment) -> None:
-    empty.distribution('onedl-mmengine', '0.10.9', module='mmengine')
-    line = next(line for line in lines_of(empty.run()) if line.name == 'mmengine')
-    assert (line.mark, line.text) == ('note', 'onedl-mmengine 0.10.9 stands in for it')
+def test_forks(empty: Environment) -> None:
+    """Where they are they are what is asked for; beside the originals they are told of."""
+    empty.distribution('onedl-mmcv', '2.3.6', module='mmcv')
+    note = next(line for line in lines_of(empty.run()) if line.name == 'mmcv')
+    assert (note.mark, note.text) == ('note', 'onedl-mmcv 2.3.6 stands in for it')
+    for version, mark in (('0.10.9', 'BROKEN'), ('0.10.12', 'ok')):
+        empty.distribution('onedl-mmengine', version, module='mmengine')
+        said = empty.run()
+        line = next(line for line in lines_of(said) if line.name == 'onedl-mmengine')
+        assert line.mark == mark and line.text.startswith(version)
+        assert ("'onedl-mmengine<1,>=0.10.12'" in line.fix) == (mark == 'BROKEN')
+        assert the(said, 'onedl-mmdetection').mark == 'BROKEN'
+        assert not [line for line in lines_of(said) if line.fix.endswith(("mmdet'", 'mmdet'))]
+        shutil.rmtree(empty.site / f'onedl_mmengine-{version}.dist-info')
+    empty.distribution('onedl-mmengine', '0.10.12', module='mmengine')
     empty.distribution('mmengine', '0.10.7', module='mmengine')
     right, both = [line for line in lines_of(empty.run()) if line.name == 'mmengine'][:2]
     assert (right.mark, both.mark) == ('ok', 'note')
-    assert both.text == 'onedl-mmengine 0.10.9 installs the same mmengine'
+    assert both.text == 'onedl-mmengine 0.10.12 installs the same mmengine'
     empty.distribution('JinJa2', '3.1.6', module='jinja2')  # the same package, by another spelling
     assert the(empty.run(), 'jinja2').mark == 'ok'
 

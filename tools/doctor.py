@@ -35,6 +35,15 @@ SECONDS = 300  # until a probe counts as hanging
 # Extras of mmparc, named as their packages, and what more they hold.
 OPTIONAL = ('tensorboard', 'timm', 'onnx', 'onnxruntime', 'onnxscript')
 MODULES = {'opencv-python': 'cv2', 'mmsegmentation': 'mmseg', 'setuptools': 'pkg_resources'}
+# The maintained forks, which come all together in place of the originals.
+FORKS = {
+    'mmengine': 'onedl-mmengine',
+    'mmcv': 'onedl-mmcv',
+    'mmdet': 'onedl-mmdetection',
+    'mmsegmentation': 'onedl-mmsegmentation',
+    'mmpretrain': 'onedl-mmpretrain',
+}
+MODULES |= {fork: MODULES.get(name, name) for name, fork in FORKS.items()}
 LIBRARIES = {
     'libGL.so': 'libgl1',
     'libglib-2.0.so': 'libglib2.0-0',
@@ -169,13 +178,22 @@ marks: collections.Counter[str] = collections.Counter()
 
 def say(mark: str, name: str, text: str, fix: str = '') -> None:
     marks[mark] += 1
-    print(f'  {mark:<8}{name:<16}{text}'.rstrip())
+    print(f'  {mark:<8}{name:<22}{text}'.rstrip())
     if fix:
         print(f'{"":10}mend: {fix}')
     sys.stdout.flush()
 
 
 # What mends
+
+
+def has_forks() -> bool:
+    return bool(version_of(FORKS['mmengine'])) and not version_of('mmengine')
+
+
+def chosen(name: str) -> str:
+    """A package, or its fork where that is what this Python has."""
+    return FORKS.get(name, name) if has_forks() else name
 
 
 def pip(*words: str) -> str:
@@ -185,19 +203,20 @@ def pip(*words: str) -> str:
 def mend(name: str, wanted: object = '', version: str = '') -> str:
     """The command that installs a package; with a version, that one again, since it is damaged."""
     checkout = (HOME / 'Makefile').is_file()
-    ours = name in ('mmcv', 'mmparc') or not version
+    is_mmcv = name in ('mmcv', FORKS['mmcv'])
+    ours = is_mmcv or name == 'mmparc' or not version
     if checkout and ((INSIDE and ours) or not version_of('mmparc')):
         # with its stamp make takes the environment for finished, with its key mmcv
-        stale = '.venv/make_env.stamp' + ' .venv/mmcv.key' * (name == 'mmcv')
+        stale = '.venv/make_env.stamp' + ' .venv/mmcv.key' * is_mmcv
         command = f'rm -f {stale} && make env' if INSIDE else 'make env && . .venv/bin/activate'
         return command if Path.cwd() == HOME else f'cd {shlex.quote(str(HOME))} && {command}'
     if name == 'mmparc' and checkout:
         return pip('--no-deps', '-e', str(HOME))
-    if name == 'mmcv':
+    if is_mmcv:
         if sys.version_info >= (3, 13):
             return 'build it with `make env` in a checkout: its setup.py alone fails on Python 3.13'
-        options = ['--no-build-isolation', '--no-cache-dir', '--no-binary', 'mmcv']
-        build = pip(*options, '--force-reinstall', '--no-deps', f'mmcv{wanted}')
+        options = ['--no-build-isolation', '--no-cache-dir', '--no-binary', name]
+        build = pip(*options, '--force-reinstall', '--no-deps', f'{name}{wanted}')
         return f'{pip("setuptools<81", "wheel", "ninja", "psutil")} && MMCV_WITH_OPS=1 {build}'
     if not version:
         return pip(f'{name}{wanted}')
@@ -217,10 +236,11 @@ def mend_error(probe: Probe, error: str, needs: dict[str, Any]) -> str:
             return f'sudo apt-get update && sudo apt-get install -y {package}'
     missing = re.search(r"No module named '(\w+)'", error)
     if missing:
-        names = {module: name for name, module in MODULES.items()}
-        name = names.get(missing[1], missing[1])
+        names = {module: name for name, module in MODULES.items() if name not in FORKS.values()}
+        name = chosen(names.get(missing[1], missing[1]))
         return mend(name, needs.get(name) or '')
-    name = 'mmcv' if re.search(r'MMCV==\S+ is used but incompatible', error) else probe.package
+    incompatible = re.search(r'MMCV==\S+ is used but incompatible', error)
+    name = chosen('mmcv' if incompatible else probe.package)
     return mend(name, needs.get(name) or '', version_of(name))
 
 
@@ -262,7 +282,7 @@ def requirements() -> dict[str, Any]:
         return dict.fromkeys(package for package in packages if package != 'mmparc')
     needs = {}
     for requirement in map(Requirement, ['numpy', *lines]):
-        for extra in ('', 'mm', *OPTIONAL):
+        for extra in ('', 'onedl' if has_forks() else 'mm', *OPTIONAL):
             if requirement.marker is None or requirement.marker.evaluate({'extra': extra}):
                 needs[requirement.name] = requirement.specifier
     return needs
