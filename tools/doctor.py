@@ -468,4 +468,5 @@ def main() -> int:
 
 
 if __name__ == '__main__':
+    signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # a reader may have seen enough
     sys.exit(main())

@@ -13,7 +13,8 @@ from .config import (
     use_default_collate,
 )
 from .device import avoid_missing_cuda_ops, meet_on_cpu
-from .errors import UserError, exit_on_user_error
+from .errors import UserError
+from .exits import exit_on_user_error
 from .finite import stop_unless_finite
 from .loading import check_loaded_share, check_whole_model
 from .provenance import note_start
