@@ -193,7 +193,7 @@ def test_train_test_and_resume(task: str, data, tmp_path: Path) -> None:
     steps, validations = read_scalars(work_dir)
     assert [record['iter'] for record in steps] == [1, 2] and len(validations) == 1
     _, again = checkpoint_after(task, work_dir, 2)
-    cfg = load_config(config)
+    cfg = load_config(str(config))
     scale = BATCH / cfg.auto_scale_lr.base_batch_size
     for saved, factor in ((checkpoint, 1), (again, scale)):
         for group in saved['optimizer']['param_groups']:
@@ -229,7 +229,7 @@ def test_from_classification_to_detection_and_segmentation(family: str, data, tm
         _, downstream = checkpoint_after(task, tmp_path / 'work_dirs' / task / config.stem, 2)
         # and back, strictly: all of the classifier's backbone is there
         with DefaultScope.overwrite_default_scope('mmpretrain'):
-            model = MODELS.build(load_config(classifier).model)
+            model = MODELS.build(load_config(str(classifier)).model)
         back = {k: downstream['state_dict'].get(k, v) for k, v in trained['state_dict'].items()}
         shared = [k for k in back if k.startswith('backbone.')]
         assert shared and not [k for k in shared if k not in downstream['state_dict']]
