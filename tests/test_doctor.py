@@ -193,7 +193,10 @@ def test_nothing_is_installed(empty: Environment) -> None:
     for name in RANGES:
         line = the(said, name)
         assert (line.mark, line.text) == ('BROKEN', 'not installed')
-        assert f'{empty.python} -m pip install' in line.fix and 'make' not in line.fix
+        if name == 'mmcv' and sys.version_info >= (3, 13):
+            assert line.fix.startswith('build it with `make env` in a checkout')
+        else:
+            assert f'{empty.python} -m pip install' in line.fix and 'make' not in line.fix
     assert the(said, 'mmparc').text == '0.1.0'
     for path in empty.site.glob('packaging*'):
         path.unlink()

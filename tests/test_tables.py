@@ -5,6 +5,7 @@ And how far a run has come, as its work directory tells: on files as mmengine le
 
 import json
 import re
+import sys
 from pathlib import Path
 
 import pytest
@@ -103,7 +104,8 @@ def test_needs_no_package_of_openmmlab() -> None:
     """The report of a finished table is made where nothing can be trained."""
     code = 'import mmparc.tables as t; print(len(t.load_table("detection").rows), *refused)'
     result = run_python(BLOCK + code, 'yaml', '_yaml', 'mmparc')
-    assert result.stdout == '6 org\n', result.stderr  # Jython's, for which pickle looks
+    jython = 'org' if sys.version_info < (3, 12) else ''  # for which pickle looked
+    assert result.stdout.split() == ['6', *jython.split()], result.stderr
 
 
 # Mistakes
