@@ -7,6 +7,8 @@ import pytest
 import torch
 from helpers import read_metafiles_once
 
+import mmparc  # noqa: F401  offers its operators to mmcv, before any test imports it
+
 torch.set_num_threads(1)
 
 

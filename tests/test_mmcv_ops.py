@@ -1,0 +1,327 @@
+"""mmparc.mmcv_ops, which mmcv-lite takes for its compiled operators.
+
+What mmcv compiles for a CPU is compared with golden results of a compiled mmcv (mmcv_golden.py);
+what it has for GPUs alone, with its definition written as loops, in float64, and the gradients with
+finite differences.
+"""
+
+import math
+import subprocess
+import sys
+from itertools import product
+from pathlib import Path
+
+import mmcv_golden
+import numpy as np
+import pytest
+import torch
+from helpers import ROOT, assert_close
+from mmcv import ops
+from mmcv_golden import random
+from torch.autograd import gradcheck
+
+OURS = sys.modules['mmcv._ext'].__file__.endswith('mmcv_ops.py')
+needs_ours = pytest.mark.skipif(not OURS, reason='a compiled mmcv is installed')
+GOLDEN = np.load(mmcv_golden.DATA / 'mmcv_ops.npz')
+
+
+def double(seed: int, *shape: int) -> torch.Tensor:
+    return random(seed, *shape, dtype=torch.float64)
+
+
+# Beside a compiled mmcv
+
+
+def equal(actual: np.ndarray, expected: np.ndarray) -> bool:
+    """To 1e-6 of the largest number; NaN equals NaN, and whole numbers are the same."""
+    if actual.shape != expected.shape or actual.dtype != expected.dtype:
+        return False
+    scale = np.nanmax(np.abs(expected), initial=0.0) if expected.dtype.kind == 'f' else 0
+    return np.allclose(actual, expected, rtol=0, atol=1e-6 * scale, equal_nan=True)
+
+
+def test_equals_a_compiled_mmcv() -> None:
+    results = mmcv_golden.results(mmcv_golden.OPERATORS)
+    assert results.keys() == set(GOLDEN.files)
+    untied = {key: value for key, value in results.items() if not key.startswith('nms_ties')}
+    assert [key for key, value in untied.items() if not equal(value, GOLDEN[key])] == []
+    # the control: turned around, none is
+    several = {key: value for key, value in untied.items() if value.shape[-1] > 1 and value.any()}
+    assert [key for key, value in several.items() if equal(value[..., ::-1], GOLDEN[key])] == []
+
+
+def test_equal_scores_are_taken_in_the_order_given() -> None:
+    """mmcv takes them in the order of torch's sort, which differs between machines."""
+    order, expected = GOLDEN['nms_ties/order'], GOLDEN['nms_ties/inds']
+    dets = mmcv_golden.random_boxes(0, 300)
+    boxes, scores = dets[order, :4], (dets[order, 4] * 20).floor()
+    assert scores.unique().numel() < 30
+    kept = order[ops.nms(boxes, scores, 0.5)[1]]
+    assert kept.tolist() == expected.tolist()
+    backwards = order[::-1][ops.nms(boxes.flip(0), scores.flip(0), 0.5)[1]]
+    assert backwards.tolist() != expected.tolist()
+
+
+# Beside definitions
+
+
+def bilinear(plane: torch.Tensor, y: float, x: float, border: bool) -> float:
+    """A map (H, W) between its pixels; zero around it, or as its border up to one pixel away."""
+    H, W = plane.shape
+    if border:
+        if not (-1 <= y <= H and -1 <= x <= W):
+            return 0.0
+        y, x = min(max(y, 0), H - 1), min(max(x, 0), W - 1)
+    total = 0.0
+    for i, j in product((math.floor(y), math.floor(y) + 1), (math.floor(x), math.floor(x) + 1)):
+        if 0 <= i < H and 0 <= j < W:
+            total += (1 - abs(y - i)) * (1 - abs(x - j)) * plane[i, j].item()
+    return total
+
+
+ROIS = torch.tensor(
+    [[0, 1.3, 2.1, 17.7, 13.2], [1, -4.0, -3.0, 9.4, 8.9], [1, 15.1, 3.3, 33.3, 21.9]]
+).double()
+
+
+def roi_pool_loops(maps: torch.Tensor, size: tuple[int, int], scale: float) -> torch.Tensor:
+    output = maps.new_zeros(len(ROIS), maps.shape[1], *size)
+    for k, (image, x1, y1, x2, y2) in enumerate(ROIS.tolist()):
+        left, top = x1 * scale, y1 * scale
+        width, height = (x2 + 1) * scale - left, (y2 + 1) * scale - top
+        for i, j in np.ndindex(*size):
+            rows = range(
+                max(math.floor(i * height / size[0] + top), 0),
+                min(math.ceil((i + 1) * height / size[0] + top), maps.shape[2]),
+            )
+            columns = range(
+                max(math.floor(j * width / size[1] + left), 0),
+                min(math.ceil((j + 1) * width / size[1] + left), maps.shape[3]),
+            )
+            for c in range(maps.shape[1]):
+                values = [maps[int(image), c, y, x].item() for y in rows for x in columns]
+                output[k, c, i, j] = max(values, default=0.0)
+    return output
+
+
+@needs_ours
+def test_roi_pool() -> None:
+    maps = double(0, 2, 3, 7, 9).requires_grad_()
+    output = ops.roi_pool(maps, ROIS, (3, 2), 0.5)
+    assert_close(output, roi_pool_loops(maps.detach(), (3, 2), 0.5), 1e-12)
+    assert not torch.allclose(output, roi_pool_loops(maps.detach(), (3, 2), 0.4))  # the control
+    assert gradcheck(lambda x: ops.roi_pool(x, ROIS, (3, 2), 0.5), maps)
+    nowhere = torch.tensor([[0, 30.0, 30.0, 40.0, 40.0], [0, 5.0, 5.0, 3.0, 9.0]]).double()
+    output = ops.roi_pool(maps, nowhere, (3, 2), 0.5)  # outside of the map, and without area
+    (grad,) = torch.autograd.grad(output.sum(), maps)
+    assert not output.any() and not grad.any()
+    assert ops.roi_pool(maps, ROIS[:0], (3, 2), 0.5).shape == (0, 3, 3, 2)
+
+
+def deform_roi_pool_loops(
+    maps: torch.Tensor, offset: torch.Tensor | None, size: tuple[int, int], scale: float, ratio: int
+) -> torch.Tensor:
+    output = maps.new_zeros(len(ROIS), maps.shape[1], *size)
+    for k, (image, x1, y1, x2, y2) in enumerate(ROIS.tolist()):
+        left, top = x1 * scale - 0.5, y1 * scale - 0.5
+        width, height = (x2 - x1) * scale, (y2 - y1) * scale
+        rows, columns = (
+            ratio or math.ceil(length) for length in (height / size[0], width / size[1])
+        )
+        for i, j in np.ndindex(*size):
+            by = offset[k, :, i, j].tolist() if offset is not None else (0, 0)
+            x0 = left + 0.1 * width * by[0] + j * width / size[1]
+            y0 = top + 0.1 * height * by[1] + i * height / size[0]
+            places = [
+                (
+                    y0 + (a + 0.5) * height / size[0] / rows,
+                    x0 + (b + 0.5) * width / size[1] / columns,
+                )
+                for a, b in np.ndindex(rows, columns)
+            ]
+            for c in range(maps.shape[1]):
+                plane = maps[int(image), c]
+                output[k, c, i, j] = sum(bilinear(plane, *place, True) for place in places)
+        output[k] /= rows * columns
+    return output
+
+
+@needs_ours
+@pytest.mark.parametrize('ratio', [0, 2])
+@pytest.mark.parametrize('moved', [True, False])
+def test_deform_roi_pool(ratio: int, moved: bool) -> None:
+    maps = double(0, 2, 2, 7, 9)
+    offset = double(1, 3, 2, 2, 3) if moved else None
+
+    def pool(maps: torch.Tensor, offset: torch.Tensor | None = None) -> torch.Tensor:
+        return ops.deform_roi_pool(maps, ROIS, offset, (2, 3), 0.5, ratio, 0.1)
+
+    expected = deform_roi_pool_loops(maps, offset, (2, 3), 0.5, ratio)
+    assert_close(pool(maps, offset), expected, 1e-12)
+    other = deform_roi_pool_loops(maps, double(2, 3, 2, 2, 3), (2, 3), 0.5, ratio)
+    assert not torch.allclose(pool(maps, offset), other)  # the control
+    if not moved:  # then it is RoIAlign
+        assert_close(pool(maps), ops.roi_align(maps, ROIS, (2, 3), 0.5, ratio, 'avg', True), 1e-12)
+    operands = [x.requires_grad_() for x in (maps, offset) if x is not None]
+    assert gradcheck(pool, operands)
+    assert pool(maps, offset).abs().max() > 0.1
+
+
+@needs_ours
+def test_multi_scale_deformable_attention() -> None:
+    shapes = torch.tensor([[5, 4], [2, 3]])
+    starts = torch.tensor([0, 20])
+    value, weights = double(0, 2, 26, 2, 4), double(1, 2, 3, 2, 2, 2).softmax(-1)
+    places = double(2, 2, 3, 2, 2, 2, 2) * 0.5 + 0.5  # as shares of each map, some outside
+    attend = ops.multi_scale_deform_attn.MultiScaleDeformableAttnFunction.apply
+    output = attend(value, shapes, starts, places, weights, 64)
+    expected = torch.zeros(2, 3, 2, 4).double()
+    for b, q, head, d, level, point in np.ndindex(2, 3, 2, 4, 2, 2):
+        (H, W), start = shapes[level].tolist(), starts[level]
+        x, y = places[b, q, head, level, point].tolist()
+        plane = value[b, start : start + H * W, head, d].view(H, W)
+        sampled = bilinear(plane, y * H - 0.5, x * W - 0.5, False)
+        expected[b, q, head, d] += weights[b, q, head, level, point] * sampled
+    assert_close(output, expected.flatten(2), 1e-12)
+    assert not torch.allclose(output, expected.flip(2).flatten(2))  # the control
+    operands = [x.requires_grad_() for x in (value, places, weights)]
+    assert gradcheck(lambda v, p, w: attend(v, shapes, starts, p, w, 64), operands)
+
+
+@needs_ours
+@pytest.mark.parametrize('weighted', [False, True])
+def test_focal_losses(weighted: bool) -> None:
+    logits, target = double(0, 6, 4) * 3, torch.tensor([0, 3, 2, 1, 1, 0])
+    weight = double(1, 4).abs() if weighted else None
+    alpha, gamma = 0.3, 2.0
+    of_label = weight[target] if weighted else torch.ones(6).double()
+    expected = torch.zeros(6, 4).double()
+    for n, c in np.ndindex(6, 4):
+        p = 1 / (1 + math.exp(-logits[n, c]))
+        if target[n] == c:
+            expected[n, c] = -alpha * (1 - p) ** gamma * math.log(p)
+        else:
+            expected[n, c] = -(1 - alpha) * p**gamma * math.log(1 - p)
+    for loss, losses in (
+        (ops.sigmoid_focal_loss, expected * of_label[:, None]),
+        (ops.softmax_focal_loss, None),
+    ):
+        if losses is None:
+            p = logits.softmax(1)[range(6), target]
+            losses = -alpha * (1 - p) ** gamma * p.log() * of_label
+        settings = (target, gamma, alpha, weight)
+        assert_close(loss(logits, *settings, 'none'), losses, 1e-12)
+        assert_close(loss(logits, *settings, 'mean'), losses.sum() / 6, 1e-12)
+        shifted = loss(logits, target.roll(1), gamma, alpha, weight, 'none')
+        assert not torch.allclose(shifted, losses)  # the control
+        inputs = logits.clone().requires_grad_()
+        assert gradcheck(lambda x: loss(x, *settings, 'sum'), inputs)  # noqa: B023
+    # a label behind the last class is background, a negative one of softmax is left out
+    if not weighted:
+        background = ops.sigmoid_focal_loss(logits, torch.full((6,), 4), gamma, alpha, None, 'none')
+        p = logits.sigmoid()
+        assert_close(background, -(1 - alpha) * p**gamma * (1 - p).log(), 1e-12)
+        left_out = ops.softmax_focal_loss(logits, torch.full((6,), -1), gamma, alpha, None, 'none')
+        assert not left_out.any()
+
+
+@needs_ours
+def test_carafe() -> None:
+    features, masks = double(0, 2, 4, 3, 5), double(1, 2, 18, 6, 10)
+    output = ops.carafe(features, masks, 3, 2, 2)
+    expected = torch.zeros(2, 4, 6, 10).double()
+    for b, c, y, x, i, j in np.ndindex(2, 4, 6, 10, 3, 3):
+        row, column = y // 2 + i - 1, x // 2 + j - 1
+        if 0 <= row < 3 and 0 <= column < 5:
+            kernel = masks[b, (c // 2) * 9 + i * 3 + j, y, x]
+            expected[b, c, y, x] += kernel * features[b, c, row, column]
+    assert_close(output, expected, 1e-12)
+    assert_close(ops.carafe_naive(features, masks, 3, 2, 2), expected, 1e-12)
+    assert not torch.allclose(output, expected.flip(1))  # the control
+    operands = [x.requires_grad_() for x in (features, masks)]
+    assert gradcheck(lambda f, m: ops.carafe(f, m, 3, 2, 2), operands)
+
+
+@needs_ours
+def test_masked_convolution() -> None:
+    features, weight, bias = double(0, 1, 3, 6, 7), double(1, 4, 3, 3, 5), double(2, 4)
+    mask = double(3, 1, 6, 7) > 0
+    output = ops.masked_conv2d(features, mask.double(), weight, bias, (1, 2))
+    whole = torch.nn.functional.conv2d(features, weight, bias, padding=(1, 2))
+    assert_close(output, whole * mask, 1e-12)
+    assert not torch.allclose(output, whole * ~mask)  # the control
+    none = ops.masked_conv2d(features, torch.zeros(1, 6, 7), weight, bias, (1, 2))
+    assert not none.any()
+
+
+# Half precision, where mmcv has it
+
+
+def calls(dtype: torch.dtype, rounded: torch.dtype) -> dict[str, torch.Tensor]:
+    """Results of each operator that takes half precision, in a type, of operands rounded to one."""
+
+    def operand(seed: int, *shape: int) -> torch.Tensor:
+        return random(seed, *shape).to(rounded).to(dtype).requires_grad_()
+
+    rois, dets = ROIS.to(rounded).to(dtype), mmcv_golden.random_boxes(0, 60).to(rounded).to(dtype)
+    maps, offset, mask = operand(0, 2, 4, 7, 9), operand(2, 2, 18, 5, 7), operand(3, 2, 9, 5, 7)
+    weight, moves, kernels = (
+        operand(1, 4, 4, 3, 3),
+        operand(4, 3, 2, 2, 3),
+        operand(5, 2, 9, 14, 18),
+    )
+    logits = operand(6, 7, 9)
+    found = {
+        'roi_align': (ops.roi_align(maps, rois, (3, 2), 0.5, 0, 'avg', True), maps),
+        'roi_pool': (ops.roi_pool(maps, rois, (3, 2), 0.5), maps),
+        'deform_roi_pool': (ops.deform_roi_pool(maps, rois, moves, (2, 3), 0.5, 2), maps, moves),
+        'deform_conv': (ops.deform_conv2d(maps, offset, weight), maps, offset, weight),
+        'modulated_deform_conv': (
+            ops.modulated_deform_conv2d(maps, offset, mask, weight),
+            *(maps, offset, mask, weight),
+        ),
+        'sigmoid_focal_loss': (ops.sigmoid_focal_loss(logits, torch.arange(7)), logits),
+        'carafe': (ops.carafe(maps, kernels, 3, 1, 2), maps, kernels),
+    }
+    results = {'nms': ops.nms(dets[:, :4], dets[:, 4], 0.5)[0]}
+    for name, (output, *inputs) in found.items():
+        grads = torch.autograd.grad(output.sum(), inputs)
+        results |= {f'{name} {i}': result for i, result in enumerate((output, *grads))}
+    return results
+
+
+@needs_ours
+@pytest.mark.parametrize('dtype', [torch.bfloat16, torch.float16])
+def test_half_precision(dtype: torch.dtype) -> None:
+    exact = calls(torch.float32, dtype)
+    for key, value in calls(dtype, dtype).items():
+        assert value.dtype == dtype, key
+        assert_close(value, exact[key], 4 * torch.finfo(dtype).eps, key)
+
+
+# Where it comes from
+
+
+@needs_ours
+def test_what_is_missing_says_so_when_it_is_called() -> None:
+    boxes = torch.rand(3, 5)
+    with pytest.raises(NotImplementedError, match='nms_rotated') as raised:
+        ops.nms_rotated(boxes, torch.rand(3), 0.5)
+    said = str(raised.value)
+    assert 'mmcv==2.1.0' in said and '\n' not in said
+    with pytest.raises(NotImplementedError, match="pool_mode='max'"):
+        ops.roi_align(torch.rand(1, 1, 4, 4), torch.rand(1, 5), 2, 1.0, 0, 'max')
+
+
+@pytest.mark.parametrize('compiled', [True, False])
+def test_a_compiled_module_comes_first(compiled: bool, tmp_path: Path) -> None:
+    (tmp_path / 'mmcv').mkdir()
+    (tmp_path / 'mmcv/__init__.py').touch()
+    if compiled:
+        (tmp_path / 'mmcv/_ext.py').touch()
+    code = 'import mmparc, mmcv._ext; print(mmcv._ext.__file__)'
+    command = [sys.executable, '-W', 'ignore', '-c', code]
+    environment = {'PYTHONPATH': f'{tmp_path}:{ROOT}', 'OMP_NUM_THREADS': '1'}
+    said = subprocess.run(command, env=environment, capture_output=True, text=True, cwd=tmp_path)
+    expected = tmp_path / 'mmcv/_ext.py' if compiled else ROOT / 'mmparc/mmcv_ops.py'
+    assert said.stdout.strip() == str(expected), said.stderr
