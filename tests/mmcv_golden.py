@@ -7,6 +7,7 @@ test_mmcv_ops.py makes the same calls. Operators are those that mmcv compiles fo
 are in test_mmcv_ops.py, beside their definitions.
 """
 
+import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -14,7 +15,14 @@ from pathlib import Path
 import numpy as np
 import torch
 from mmcv import ops
-from torch import Tensor
+from mmengine.config import Config
+from mmengine.hub import get_config
+from mmengine.model import revert_sync_batchnorm
+from mmengine.registry import MODELS as REGISTRY
+from mmengine.registry import DefaultScope
+from torch import Tensor, nn
+
+from mmparc.analysis.trial import prepare, random_batch
 
 DATA = Path(__file__).parent / 'data' / 'golden'
 
@@ -144,18 +152,26 @@ def convolution_cases() -> dict[str, Callable[[], dict]]:
 
         return run
 
+    def larger() -> dict:
+        """Offsets and masks of a larger map, as mmdet's DyHead hands them over."""
+        maps, weight = leaf(random(4, 2, 4, 5, 6)), leaf(random(5, 6, 4, 3, 3))
+        offset, mask = leaf(random(6, 2, 18, 9, 11)), leaf(random(7, 2, 9, 9, 11).sigmoid())
+        output = ops.modulated_deform_conv2d(maps, offset, mask, weight, None, 1, 1)
+        return grads_of(output, maps, offset, mask, weight)
+
     settings = {
         'plain': {},
         'stride': dict(stride=(2, 1), padding=(1, 2), dilation=(1, 3)),
         'groups': dict(groups=2, deform_groups=2, padding=(1, 1)),
     }
-    return {
+    cases = {
         f'{"modulated_" * modulated}deform_conv_{name}{"_bias" * bias}': convolve(
             modulated, bias, **these
         )
         for name, these in settings.items()
         for modulated, bias in ((False, False), (True, False), (True, True))
     }
+    return {**cases, 'modulated_deform_conv_larger': larger}
 
 
 def psa_cases() -> dict[str, Callable[[], dict]]:
@@ -171,6 +187,100 @@ def psa_cases() -> dict[str, Callable[[], dict]]:
         for kind in ('collect', 'distribute')
         for size in ((3, 5), (7, 11))
     }
+
+
+# Models
+
+MODELS = {
+    'mask_rcnn': 'mmdet::mask_rcnn/mask-rcnn_r50_fpn_1x_coco.py',
+    'cascade_mask_rcnn': 'mmdet::cascade_rcnn/cascade-mask-rcnn_r50_fpn_1x_coco.py',
+    'retinanet': 'mmdet::retinanet/retinanet_r50_fpn_1x_coco.py',
+    'fcos': 'mmdet::fcos/fcos_r50-caffe_fpn_gn-head_1x_coco.py',
+    'atss': 'mmdet::atss/atss_r50_fpn_1x_coco.py',
+    'rtmdet': 'mmdet::rtmdet/rtmdet_tiny_8xb32-300e_coco.py',
+    'ssd': 'mmdet::ssd/ssd300_coco.py',
+    'deformable_detr': 'mmdet::deformable_detr/deformable-detr_r50_16xb2-50e_coco.py',
+    'dino': 'mmdet::dino/dino-4scale_r50_8xb2-12e_coco.py',
+    'mask2former': 'mmdet::mask2former/mask2former_r50_8xb2-lsj-50e_coco.py',
+    'dcn': 'mmdet::dcn/faster-rcnn_r50-dconv-c3-c5_fpn_1x_coco.py',
+    'dcnv2': 'mmdet::dcnv2/faster-rcnn_r50-mdconv-c3-c5_fpn_1x_coco.py',
+    'mask2former_segmentation': 'mmseg::mask2former/mask2former_r50_8xb2-160k_ade20k-512x512.py',
+    'upernet': 'mmseg::upernet/upernet_r50_4xb4-80k_ade20k-512x512.py',
+}
+SIZE = {'ssd': (300, 300)}  # its last maps need as many pixels
+SHOWN = 20  # predictions an image
+
+
+def build(name: str) -> tuple[Config, nn.Module]:
+    """A model with seeded weights, whose predictions differ from each other.
+
+    Upstream begins with classifiers and boxes that hardly depend on the image: their last layers
+    are enlarged, and all scores count.
+    """
+    cfg = get_config(MODELS[name])
+    prepare(cfg, SIZE.get(name, (96, 128)))
+    if name == 'dino':
+        cfg.model.num_queries = 50  # a small image has fewer places than its 900
+    with DefaultScope.overwrite_default_scope(cfg.default_scope):
+        torch.manual_seed(0)
+        np.random.seed(0)
+        model = revert_sync_batchnorm(REGISTRY.build(cfg.model))
+        model.init_weights()
+    with torch.no_grad():
+        for key, parameter in model.named_parameters():
+            if re.search(r'(rpn|fc|retina|conv|atss|rtm)_(cls|reg)\b.*weight$', key):
+                parameter *= 20
+            elif name == 'ssd' and 'cls_convs' in key:
+                parameter *= 0.05  # or scores are 1, and tied
+            elif 'conv_offset' in key:
+                parameter.normal_(std=0.01)  # begins as 0, which moves nothing
+            elif key.endswith('.weight') and not parameter.any():
+                parameter.fill_(0.3)  # of a block's last norm, which begins as 0
+            elif key.endswith('bias') and (parameter < -1).all():
+                parameter.zero_()  # the prior of focal loss
+    if name == 'ssd':
+        model.bbox_head.loss_cls = None  # mmdet 3.3.0 reads it when it predicts, and never sets it
+    for module in model.modules():
+        if hasattr(module, 'running_mean'):
+            module.momentum = 1.0  # tests normalise as the one training step did
+        for test_cfg in (getattr(module, 'test_cfg', None) or {},):
+            for part in (test_cfg, test_cfg.get('rcnn') or {}):
+                if 'score_thr' in part:
+                    part.score_thr = 0.0
+    return cfg, model
+
+
+def model_results(name: str) -> dict[str, np.ndarray]:
+    """Losses, the norms of their gradients by part of the model, and predictions."""
+    cfg, model = build(name)
+    size = SIZE.get(name, (96, 128))
+    found = {}
+    torch.manual_seed(0)
+    np.random.seed(0)
+    batch = model.data_preprocessor(random_batch(cfg, size, seed=0), training=True)
+    torch.manual_seed(0)  # for samplers and dropout
+    np.random.seed(0)
+    loss, losses = model.train().parse_losses(model(**batch, mode='loss'))
+    loss.backward()
+    for key, value in losses.items():
+        found[f'loss/{key}'] = value
+    for key, part in model.named_children():
+        grads = [p.grad.norm() for p in part.parameters() if p.grad is not None]
+        if grads:
+            found[f'gradient/{key}'] = torch.stack(grads).norm()
+    with torch.no_grad():
+        predictions = model.eval().test_step(random_batch(cfg, size, seed=1))
+    for i, sample in enumerate(predictions):
+        if 'seg_logits' in sample:
+            found[f'classes/{i}'] = sample.pred_sem_seg.data.to(torch.uint8)
+            found[f'logits/{i}'] = sample.seg_logits.data[:, ::16, ::16]
+            continue
+        best = sample.pred_instances[sample.pred_instances.scores.argsort(descending=True)]
+        for key in ('scores', 'labels', 'bboxes', 'masks'):
+            if key in best:
+                value = torch.as_tensor(best[key][:SHOWN])
+                found[f'{key}/{i}'] = value.sum((1, 2)) if key == 'masks' else value
+    return {f'{name}/{key}': np.asarray(value.detach()) for key, value in found.items()}
 
 
 OPERATORS = {**nms_cases(), **pooling_cases(), **convolution_cases(), **psa_cases()}
@@ -190,6 +300,8 @@ def main() -> None:
         sys.exit('error: this is mmcv-lite: golden results are made by a compiled mmcv 2.1.0')
     torch.set_num_threads(1)
     np.savez_compressed(DATA / 'mmcv_ops.npz', **results(OPERATORS))
+    models = {key: value for name in MODELS for key, value in model_results(name).items()}
+    np.savez_compressed(DATA / 'mmcv_models.npz', **models)
 
 
 if __name__ == '__main__':

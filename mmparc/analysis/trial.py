@@ -42,14 +42,7 @@ def take_steps(cfg: Config, size: tuple[int, int]) -> set[str]:
     """
     if 'optim_wrapper' not in cfg:
         raise ValueError('the config has no optim_wrapper: it is for tests alone')
-    drop_pretrained(cfg)
-    set_amp(cfg, False)
-    if cfg.get('data_preprocessor'):
-        cfg.model.setdefault('data_preprocessor', cfg.data_preprocessor)
-    preprocessor = image_settings(cfg)
-    for pads in (preprocessor, *(preprocessor.get('batch_augments') or [])):
-        if pads.get('size'):  # what images are padded to
-            pads.size = size
+    prepare(cfg, size)
     with DefaultScope.overwrite_default_scope(cfg.default_scope):
         model = revert_sync_batchnorm(MODELS.build(cfg.model))
         model.init_weights()
@@ -60,7 +53,7 @@ def take_steps(cfg: Config, size: tuple[int, int]) -> set[str]:
         hub.update_info_dict(dict(max_iters=STEPS, max_epochs=1, epoch=0))
         for step in range(STEPS):
             hub.update_info('iter', step)
-            losses = model.train_step(_batch(cfg, size, seed=step), optimizer)
+            losses = model.train_step(random_batch(cfg, size, seed=step), optimizer)
             if not all(torch.isfinite(loss).all() for loss in losses.values()):
                 raise ValueError(f'not all losses of step {step + 1} are numbers')
             if not still:
@@ -88,8 +81,20 @@ def _watch(model: nn.Module) -> set[str]:
     return still
 
 
-def _batch(cfg: Config, size: tuple[int, int], seed: int) -> dict:
-    """What a data loader of the config's task hands to ``train_step``."""
+def prepare(cfg: Config, size: tuple[int, int]) -> None:
+    """Make a config build a model without checkpoints, in float32, for images of a size (H, W)."""
+    drop_pretrained(cfg)
+    set_amp(cfg, False)
+    if cfg.get('data_preprocessor'):
+        cfg.model.setdefault('data_preprocessor', cfg.data_preprocessor)
+    preprocessor = image_settings(cfg)
+    for pads in (preprocessor, *(preprocessor.get('batch_augments') or [])):
+        if pads.get('size'):  # what images are padded to
+            pads.size = size
+
+
+def random_batch(cfg: Config, size: tuple[int, int], seed: int) -> dict:
+    """What a data loader of the config's task hands to ``train_step``: noise of a size (H, W)."""
     torch.manual_seed(seed)
     np.random.seed(seed)
     if cfg.default_scope == 'mmdet':
@@ -102,7 +107,8 @@ def _batch(cfg: Config, size: tuple[int, int], seed: int) -> dict:
             with_mask=_loads(cfg, 'with_mask'),
             with_semantic=_loads(cfg, 'with_seg'),
         )
-    images = [torch.randint(256, (3, *size), dtype=torch.uint8) for _ in range(BATCH)]
+    channels = len(image_settings(cfg).get('mean') or 'RGB')
+    images = [torch.randint(256, (channels, *size), dtype=torch.uint8) for _ in range(BATCH)]
     if cfg.default_scope == 'mmseg':
         samples = []
         for _ in images:
