@@ -151,6 +151,12 @@ CASES = {
     (SEG + 'sem_fpn/fpn_r50_4xb4-160k_ade20k-512x512.py', 'parc-convnext-xt'): (
         [0, 1, 2, 3], {'model.neck.in_channels': [48, 96, 192, 384], 'model.pretrained': None}
     ),
+    (SEG + 'swin/swin-tiny-patch4-window7_upernet_1xb8-20k_levir-256x256.py', 'parc-convnext-xt'): (
+        [0, 1, 2, 3], {  # two images, whose statistics stay
+            'model.decode_head.in_channels': [48, 96, 192, 384],
+            'model.auxiliary_head.in_channels': 192,
+        }
+    ),
     (CLS + 'resnet/resnet50_8xb32_in1k.py', 'parc-convnext-xt'): (
         None, {'model.neck': None, 'model.neck.type': None, 'model.head.in_channels': 384}
     ),

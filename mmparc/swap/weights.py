@@ -103,6 +103,8 @@ def _start(swap: Swap) -> str | None:
 
 def _set_statistics(swap: Swap, key: tuple[str, ...], node: ConfigDict) -> None:
     images = dict(swap.fragment.images)
+    stacked = max(len(node.get('mean') or ()) // 3, 1)  # images in one input: LEVIR has two
+    images |= {name: images[name] * stacked for name in ('mean', 'std')}
     images['to_rgb' if 'to_rgb' in node else 'bgr_to_rgb'] = images.pop('rgb')
     for name, value in {**images, 'rgb_to_bgr': False}.items():
         before = node.get(name, None if name in ('mean', 'std') else False)
