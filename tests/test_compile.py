@@ -1,7 +1,9 @@
 """torch.compile: no graph break in ParC's code, and values and gradients as without it."""
 
 import functools
+import os
 import re
+import shutil
 
 import pytest
 import torch
@@ -19,6 +21,7 @@ from mmparc.ops.select import SHIPPED_TABLE
 
 pytestmark = needs_compiler
 
+CXX = any(map(shutil.which, [os.environ.get('CXX', 'g++'), 'clang++']))
 SIZES = ((13, 17), (14, 14))
 NETWORKS = {family: functools.partial(build, family) for family in BACKBONES}
 for name in ('vit', 'vit, maps', 'swin', 'mobilevit'):
@@ -131,6 +134,7 @@ def test_backbone(name):
 
 
 @pytest.mark.slow
+@pytest.mark.skipif(not CXX, reason='Inductor needs a C++ compiler')
 @each_width
 def test_inductor(dense):
     layer = mixer(dense, 'matmul')

@@ -18,7 +18,7 @@ from torch import nn
 
 
 def avoid_missing_cuda_ops(cfg: Config) -> None:
-    """Keep a detector on the CPU where there is a GPU but mmcv was built without CUDA.
+    """Keep a detector on the CPU where there is a GPU but mmcv was compiled without CUDA.
 
     mmcv's NMS and RoIAlign would fail on the GPU in the middle of the first step.
     """
@@ -27,8 +27,8 @@ def avoid_missing_cuda_ops(cfg: Config) -> None:
     if get_compiling_cuda_version() != 'not available':
         return
     print_log(
-        "mmcv was built without CUDA, so this detector runs on the CPU: install torch's CUDA "
-        'toolkit (nvcc) and build mmcv again (in a checkout: `make env`)',
+        'mmcv was compiled without CUDA, so this detector runs on the CPU: to use the GPU, run '
+        '`pip uninstall -y mmcv` and `pip install mmcv-lite==2.1.0`',
         logger='current',
         level=logging.WARNING,
     )
