@@ -1,12 +1,7 @@
 # What a user needs: `make demo`, `make test`. `make help` lists the rest.
+# For other versions see docs/robustness: MMPARC_VENV, MMPARC_CONSTRAINTS and PYTHON choose them.
 
-# What makes .venv: python3.11 where there is one, else python3. Later it is .venv's own.
-VENV := $(or $(MMPARC_VENV),.venv)
-VENV_PYTHON := $(VENV)/bin/python
-ifndef PYTHON
-PYTHON := $(shell { [ -x $(VENV_PYTHON) ] && echo $(VENV_PYTHON); } || \
-    { python3.11 -c pass 2> /dev/null && echo python3.11; } || echo python3)
-endif
+VENV_PYTHON := $(or $(MMPARC_VENV),.venv)/bin/python
 export PATH := $(or $(PATH),/usr/local/bin:/usr/bin:/bin)
 WORKERS ?= 2
 
@@ -15,10 +10,8 @@ WORKERS ?= 2
 help:  ## this list
 	@sed -nE 's/^([a-z-]+):.*## (.*)/make \1\t\2/p' Makefile | expand -t 20
 
-env:  ## the environment in .venv (again: only what has changed)
-	@command -v $(PYTHON) >/dev/null || \
-	    { echo 'error: no $(PYTHON): sudo apt-get install -y python3 python3-venv' >&2; exit 1; }
-	@$(PYTHON) tools/make_env.py
+env:  ## the environment in .venv, where it is not up to date [PYTHON=python3.12]
+	@tools/make_env.sh
 
 data: env  ## the small data sets in data/ [SEED=3]
 	@$(VENV_PYTHON) tools/make_tiny_data.py \
@@ -31,14 +24,14 @@ test: env  ## all tests [PYTEST_ARGS='-k ops' WORKERS=4]
 	@$(VENV_PYTHON) -m pytest -n $(WORKERS) --dist worksteal -m '' tests $(PYTEST_ARGS)
 
 test-report: env  ## the page of results in a headless browser [PYTEST_ARGS=-x]
-	@command -v chromium > /dev/null || \
-	    { echo 'error: no Chromium: sudo apt-get update && sudo apt-get install -y chromium' >&2; exit 1; }
+	@command -v chromium > /dev/null || { echo 'error: Chromium is not installed:' \
+	    'sudo apt-get update && sudo apt-get install -y chromium' >&2; exit 1; }
 	@$(VENV_PYTHON) -m pytest -n 0 -m '' tests/browser $(PYTEST_ARGS)
 
-test-stacks:  ## six other stacks, hours: see docs/robustness [STACK=torch2_1-py310]
-	@$(PYTHON) tools/try_stacks.py $(or $(STACK),all)
+test-stacks: env  ## six other stacks, hours: see docs/robustness [STACK=torch2_1-py310]
+	@$(VENV_PYTHON) tools/try_stacks.py $(STACK)
 
-robustness: env  ## try in full to break it, see docs/robustness [POINT=crash]
+robustness: env  ## all failure tests, see docs/robustness [POINT=crash]
 	@$(VENV_PYTHON) -m pytest -n 0 -m '' -rA --full --timeout 0 \
 	    tests/robustness$(if $(POINT),/test_$(POINT).py) $(PYTEST_ARGS)
 
@@ -47,9 +40,9 @@ lint: env  ## ruff, its format, and spelling
 	@$(VENV_PYTHON) -m ruff format --check .
 	@$(VENV_PYTHON) -m codespell_lib
 
-format: env  ## let ruff format and mend the code
+format: env  ## format the code, and fix what ruff can fix
 	@$(VENV_PYTHON) -m ruff format .
 	@$(VENV_PYTHON) -m ruff check --fix .
 
-clean:  ## remove .venv
-	rm -rf $(VENV)
+clean:  ## remove the environment
+	rm -rf $(or $(MMPARC_VENV),.venv)

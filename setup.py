@@ -11,7 +11,7 @@ from setuptools.command.build_py import build_py
 
 ROOT = Path(__file__).parent
 CARRIED = {'configs': ('.py', '.md', '.yml', '.yaml'), 'tools': ('.py', '.sh')}
-OF_A_CHECKOUT = ('make_env.py', 'try_stacks.py', 'demo.sh')  # they work on one
+OF_A_CHECKOUT = ('make_env.sh', 'try_stacks.py', 'demo.sh')  # they work on one
 
 
 class BuildWithConfigs(build_py):

@@ -34,7 +34,7 @@ def kind(command: str) -> str:
         return 'activate'
     if words[0] == 'tools/dist_train.sh':
         return 'distributed'
-    if command.startswith(('pip wheel ', 'pip install dist/', 'python -m mmparc ')):
+    if command.startswith(('pip wheel ', "pip install 'dist/", 'python -m mmparc ')):
         return 'installed'
     if words[0] == 'python' and Path(ROOT, words[1]).is_file():
         return 'big' if words[1] == 'tools/train.py' and '_tiny' not in words[2] else 'small'

@@ -1,7 +1,8 @@
 """The wheel as a user has it: built and installed by README's commands, and run in an empty folder.
 
-It is built from a copy of the tree without .git, together with what must not get into it, and put
-into a folder that comes before any other mmparc on the path. No network is needed.
+It is built from a copy of the tree without .git, together with what must not get into it. README's
+commands run in an empty environment that gets it, and its packages from the index, by README's
+command; the other tests put it into a folder that comes before any other mmparc on the path.
 """
 
 import os
@@ -10,12 +11,15 @@ import shutil
 import subprocess
 import sys
 import tarfile
+import tempfile
 import zipfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import torch
 from helpers import ROOT
+from packaging.requirements import Requirement
 from pages import blocks
 from test_readme import COMMANDS, README, kind
 
@@ -25,6 +29,7 @@ pytestmark = pytest.mark.slow
 
 PIP, MODULE = 'pip ', 'python -m mmparc '
 INSTALLED = [command for command in COMMANDS if kind(command) == 'installed']
+BUILD, INSTALL = (command for command in INSTALLED if command.startswith(PIP))
 SWAP, SURGERY = ((ROOT / f'docs/guide/{page}.md').read_text() for page in ('swap', 'surgery'))
 DETECTOR = 'mmparc::det/convnext/centernet-update_parc-convnext-micro_hrfpn_tiny.py'
 # What a build must leave out: what work leaves behind, and what an earlier build did.
@@ -38,7 +43,7 @@ LITTER = (
     'build/lib/mmparc/gone.py',
     'build/lib/mmparc/.mim/configs/gone.py',
 )
-OF_A_CHECKOUT = {'tools/make_env.py', 'tools/try_stacks.py', 'tools/demo.sh'}
+OF_A_CHECKOUT = {'tools/make_env.sh', 'tools/try_stacks.py', 'tools/demo.sh'}
 
 
 def tracked() -> list[str]:
@@ -60,9 +65,11 @@ def files_of(wheel: Path) -> list[str]:
         return sorted(name for name in archive.namelist() if '.dist-info/' not in name)
 
 
-def run(command: list, cwd: Path, path: Path | None = None, status: int = 0) -> str:
-    """Run a command with one folder, or none, on the path; what it printed."""
-    environment = {**os.environ, 'OMP_NUM_THREADS': '1', 'CUDA_VISIBLE_DEVICES': ''}
+def run(
+    command: list, cwd: Path, path: Path | None = None, status: int = 0, **settings: str
+) -> str:
+    """Run a command with one folder, or none, on Python's path; what it printed."""
+    environment = {**os.environ, 'OMP_NUM_THREADS': '1', 'CUDA_VISIBLE_DEVICES': '', **settings}
     environment.pop('PYTHONPATH', None)
     if path:
         environment['PYTHONPATH'] = str(path)
@@ -75,10 +82,8 @@ def run(command: list, cwd: Path, path: Path | None = None, status: int = 0) -> 
 
 def pip(command: str, *options: object, cwd: Path) -> None:
     """README's command with options that keep it off the network and out of this environment."""
-    words = []
-    for word in shlex.split(command)[1:]:
-        words += cwd.glob(word) if '*' in word else [word]
-    run([sys.executable, '-m', 'pip', *words, '--no-deps', '--no-index', *options], cwd)
+    words = [sys.executable, '-m', *shlex.split(command), '--no-deps', '--no-index', *options]
+    run(words, cwd)
 
 
 @pytest.fixture(scope='module')
@@ -96,11 +101,25 @@ def installed(tree: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name in LITTER:
         (tree / name).parent.mkdir(parents=True, exist_ok=True)
         (tree / name).touch()
-    build, install = (command for command in INSTALLED if command.startswith(PIP))
-    pip(build, '--no-build-isolation', cwd=tree)
+    pip(BUILD, '--no-build-isolation', cwd=tree)
     folder = tmp_path_factory.mktemp('installed')
-    pip(install, '--target', folder, cwd=tree)
+    pip(INSTALL, '--target', folder, cwd=tree)
     return folder
+
+
+@pytest.fixture(scope='module')
+def empty(wheel: Path, tree: Path) -> Iterator[Path]:
+    """An environment that holds what README's command installs, where there is no compiler.
+
+    It has 5 GB, which pytest would keep.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        run([sys._base_executable, '-m', 'venv', folder], tree)
+        pinned = ['--no-compile', '-c', ROOT / 'requirements/constraints.txt']
+        path = f'{folder}/bin'
+        assert not [name for name in ('cc', 'c++', 'gcc', 'nvcc') if shutil.which(name, path=path)]
+        run([f'{path}/python', '-m', *shlex.split(INSTALL), *pinned], tree, PATH=path)
+        yield Path(folder)
 
 
 @pytest.fixture
@@ -143,7 +162,7 @@ def test_sdist_builds_the_same_wheel(wheel: Path, tree: Path, tmp_path: Path) ->
     build = f'from setuptools.build_meta import build_sdist; build_sdist({str(tmp_path)!r})'
     run([sys.executable, '-c', build], tree)
     (sdist,) = tmp_path.glob('*.tar.gz')
-    pip(INSTALLED[0].removesuffix(' .'), '--no-build-isolation', sdist, cwd=tmp_path)
+    pip(BUILD.removesuffix(' .'), '--no-build-isolation', sdist, cwd=tmp_path)
     (again,) = tmp_path.glob('dist/*.whl')
     assert files_of(again) == files_of(wheel)
     with tarfile.open(sdist) as archive:
@@ -171,7 +190,10 @@ def test_it_needs_torch_alone(installed: Path) -> None:
     (metadata,) = installed.glob('mmparc-*.dist-info/METADATA')
     needs = [line for line in metadata.read_text().splitlines() if line.startswith('Requires-Dist')]
     assert [line for line in needs if 'extra ==' not in line] == ['Requires-Dist: torch>=2.1']
-    assert any('mmdet' in line for line in needs)
+    extra = [Requirement(line.partition(': ')[2]) for line in needs if '"mm"' in line]
+    names = {requirement.name for requirement in extra}
+    # the compiled mmcv would need a compiler, and overwrite mmcv-lite's folder
+    assert {'mmcv-lite', 'mmdet'} <= names and 'mmcv' not in names
 
 
 # That it runs
@@ -202,12 +224,19 @@ def test_without_its_configs_and_tools_it_says_so(installed: Path, tmp_path: Pat
     assert said.count('\n') == 1
 
 
-def test_commands_of_the_readme(mmparc, installed: Path, tmp_path: Path) -> None:
+@pytest.mark.timeout(1800)  # it downloads 3 GB
+def test_commands_of_the_readme(empty: Path, tmp_path: Path) -> None:
     """In their order, with few images and one epoch; once with workers that import the tool again.
 
     A line that the README gains is run too: what shortens it goes into ``appended``, what it writes
     into the last assertion but one.
     """
+    (packages,) = empty.glob('lib/python*/site-packages')
+
+    def mmparc(*args: object, launcher: tuple = ()) -> str:
+        command = [empty / 'bin/python', *launcher, '-m', 'mmparc', *args]
+        return run(command, tmp_path, PATH=f'{empty}/bin')
+
     spawn = 'env_cfg.mp_cfg.mp_start_method=spawn'
     appended = {
         'make_tiny_data': ['--train', 16, '--val', 8],
@@ -229,6 +258,12 @@ def test_commands_of_the_readme(mmparc, installed: Path, tmp_path: Path) -> None
     swapped = torch.load(tmp_path / 'work_dirs/det/new_small/epoch_1.pth', weights_only=False)
     assert sum(name.endswith('conv_h.weight') for name in swapped['state_dict']) == 4
 
+    # a detector was evaluated, and its NMS was that of our operators
+    assert "type='nms'" in said['train'] and 'coco/bbox_mAP_50: ' in said['train']
+    code = 'import sys, mmparc, mmcv.ops; print(sys.modules["mmcv._ext"].__file__)'
+    used = run([empty / 'bin/python', '-c', code], tmp_path, PATH=f'{empty}/bin')
+    assert Path(used.strip()) == packages / 'mmparc/mmcv_ops.py'
+
     # as torchrun starts it; and short for analysis/plot_curves
     torchrun = ('-m', 'torch.distributed.run', '--standalone', '--nproc_per_node=1')
     tested = mmparc('test', DETECTOR, checkpoint, '--work-dir', 'test', launcher=torchrun)
@@ -238,7 +273,7 @@ def test_commands_of_the_readme(mmparc, installed: Path, tmp_path: Path) -> None
     # what was written lies in the folder of the user
     written = {'data', 'work_dirs', 'test', 'new.py', 'new_small.py'}
     assert {path.name for path in tmp_path.iterdir()} == written
-    left = [path for path in (installed / 'mmparc/.mim').rglob('*') if path.suffix == '.pth']
+    left = [path for path in (packages / 'mmparc/.mim').rglob('*') if path.suffix == '.pth']
     assert left == []
 
 
@@ -271,13 +306,13 @@ def test_a_hint_names_what_is_installed(mmparc) -> None:
 
 def test_an_upstream_config_takes_an_installed_backbone(installed: Path, tmp_path: Path) -> None:
     code = """
+import mmparc  # before mmdet: mmcv gets its operators from it
 from mmengine.config import Config
 from mmengine.registry import MODELS, DefaultScope
 
 cfg = Config.fromfile('mine.py')
 with DefaultScope.overwrite_default_scope(cfg.default_scope):
     print(MODELS.build(cfg.model).backbone.__class__.__module__)
-import mmparc
 print(mmparc.__file__)
 """
     (block,) = [block for block in blocks(README, 'python') if '_base_' in block]

@@ -16,7 +16,7 @@ except ImportError as error:
     raise SystemExit(
         f'error: {error.name or error} is not installed in this Python: in a checkout run '
         '`make env`, then `. .venv/bin/activate`; with an installed mmparc run '
-        "`pip install --no-build-isolation 'mmparc[mm]'`"
+        "`pip install 'mmparc[mm]'`"
     ) from None
 except KeyboardInterrupt:  # the packages take seconds
     raise SystemExit(130) from None

@@ -33,7 +33,7 @@ except ImportError as error:
     raise SystemExit(
         f'error: {error.name or error} is not installed in this Python: in a checkout run '
         '`make env`, then `. .venv/bin/activate`; with an installed mmparc run '
-        "`pip install --no-build-isolation 'mmparc[mm]'`"
+        "`pip install 'mmparc[mm]'`"
     ) from None
 
 # The papers' shapes. Batch, and the maps at strides 4, 8, 16 and 32:

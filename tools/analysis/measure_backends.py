@@ -24,7 +24,7 @@ except ImportError as error:
     raise SystemExit(
         f'error: {error.name or error} is not installed in this Python: in a checkout run '
         '`make env`, then `. .venv/bin/activate`; with an installed mmparc run '
-        "`pip install --no-build-isolation 'mmparc[mm]'`"
+        "`pip install 'mmparc[mm]'`"
     ) from None
 
 LENGTHS = (4, 7, 10, 14, 20, 28, 42, 56, 64, 84, 100, 128, 168, 200, 336, 512)
