@@ -1,22 +1,23 @@
 """mmcv's compiled operators, computed by torchvision and torch: stands in for ``mmcv._ext``.
 
-mmcv-lite holds all of mmcv but this one module, whose sources need a C++ compiler, and nvcc for a
-GPU. ``import mmparc`` offers this file under its name, and Python takes it only where no compiled
-module is installed. It has what mmdet, mmsegmentation and mmpretrain call, on CPUs and GPUs alike;
-any other name is a function that raises NotImplementedError when it is called.
+mmcv-lite lacks only this module, whose sources need a C++ compiler, and nvcc for a GPU. ``import
+mmparc`` makes this file importable as ``mmcv._ext`` unless a compiled one is installed. It has what
+mmdet, mmsegmentation and mmpretrain call, on CPUs and GPUs.
 
 Names, arguments and shapes are mmcv 2.1's, since mmcv's own autograd functions call these: a
 result goes into a buffer that the caller made (``output``, ``grad_input``). Boxes are (x1, y1, x2,
-y2) in pixels, RoIs (image, x1, y1, x2, y2). Half precision is computed in float32 where torchvision
-has no kernel for it. Differences from the compiled module:
+y2) in pixels, RoIs (image, x1, y1, x2, y2). Differences from the compiled module:
 
-- Equal scores: ``nms`` and ``nms_match`` take the first box first, where mmcv leaves it open.
-- ``roi_align`` averages only; ``pool_mode='max'`` raises. A RoI of negative size is not refused.
+- ``nms`` and ``nms_match``: ties keep input order; mmcv's order is undefined.
+- ``roi_align`` averages only; ``pool_mode='max'`` raises. A RoI of negative size is not an error.
+- ``roi_pool``: a RoI without area gets no gradient; mmcv gives it to the map's first pixel.
 - ``sigmoid_focal_loss`` does not cap the loss of a logit beyond 87 in absolute value.
+- In torch's deterministic mode, backward passes that have no such version on a GPU warn.
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -26,35 +27,39 @@ import torchvision
 from torch import Tensor
 
 
-def __getattr__(name: str) -> Callable:
-    """What mmcv asks for at import and nothing here implements: it fails when it is called."""
-    if name.startswith('_'):
-        raise AttributeError(name)
-
-    def missing(*args: Any, **kwargs: Any) -> None:
+def _missing(name: str) -> Callable:
+    def fail(*args: Any, **kwargs: Any) -> None:
         raise NotImplementedError(
-            f"{name} needs mmcv's compiled operators: replace mmcv-lite by a compiled mmcv "
-            '(pip uninstall -y mmcv-lite && '
-            'MMCV_WITH_OPS=1 pip install --no-build-isolation mmcv==2.1.0)'
+            f"{name} needs mmcv's compiled operators: build them on Python 3.11 or 3.12 with "
+            '`MMCV_WITH_OPS=1 pip wheel --no-deps --no-build-isolation mmcv==2.1.0`, then install '
+            'that wheel in place of mmcv-lite'
         )
 
-    return missing
+    return fail
+
+
+def __getattr__(name: str) -> Callable:
+    """An operator that is not implemented here: it exists, and calling it raises."""
+    if name.startswith('_'):
+        raise AttributeError(name)
+    return _missing(name)
 
 
 def get_compiler_version() -> str:
-    return f'none (torchvision {torchvision.__version__})'
+    """What mmengine logs at the start of a run."""
+    return f'none: operators of mmparc.mmcv_ops (torchvision {torchvision.__version__})'
 
 
 def get_compiling_cuda_version() -> str:
-    """The CUDA version of torch, whose operators these are, in mmcv's words."""
-    return torch.version.cuda or 'not available'
+    """The CUDA or ROCm version of torch, whose operators these are, in mmcv's words."""
+    return torch.version.cuda or torch.version.hip or 'not available'
 
 
 # What the operators share
 
 
 def _computable(*tensors: Tensor) -> list[Tensor]:
-    """The same in float32 where torchvision has no kernel: bfloat16, and float16 on a CPU."""
+    """Convert to float32 what torchvision has no kernel for: bfloat16, and float16 on a CPU."""
     return [
         x.float()
         if x.dtype == torch.bfloat16 or (x.dtype == torch.float16 and not x.is_cuda)
@@ -63,11 +68,25 @@ def _computable(*tensors: Tensor) -> list[Tensor]:
     ]
 
 
+@contextmanager
+def _nondeterministic() -> Iterator[None]:
+    """Make torch's deterministic mode warn and not refuse: mmcv's kernels run in it, too."""
+    mode = torch.are_deterministic_algorithms_enabled()
+    warn_only = torch.is_deterministic_algorithms_warn_only_enabled()
+    torch.use_deterministic_algorithms(mode, warn_only=True)
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(mode, warn_only=warn_only)
+
+
 def _gradients(function: Callable, grad_output: Tensor, *inputs: Tensor) -> tuple[Tensor, ...]:
     """``grad_output`` times the derivative of ``function`` by each of its inputs, at ``inputs``."""
-    with torch.enable_grad():
+    with torch.enable_grad(), _nondeterministic():
         inputs = tuple(x.detach().requires_grad_() for x in inputs)
         output = function(*inputs)
+        if not output.requires_grad:  # of RoIs, of which none has a sample
+            return tuple(map(torch.zeros_like, inputs))
         return torch.autograd.grad(output, inputs, grad_output.to(output.dtype))
 
 
@@ -93,15 +112,15 @@ def nms(boxes: Tensor, scores: Tensor, iou_threshold: float, offset: int) -> Ten
     if offset:
         boxes = boxes + boxes.new_tensor([0, 0, offset, offset])
     threshold = _as_float32(iou_threshold)
-    if boxes.is_cuda:
-        return torchvision.ops.nms(boxes, scores.to(boxes.dtype), threshold)
-    return _nms_in_blocks(boxes, scores, threshold)
+    if boxes.device.type == 'cpu':
+        return _nms_in_blocks(boxes, scores, threshold)
+    return torchvision.ops.nms(boxes, scores.to(boxes.dtype), threshold)
 
 
 def _nms_in_blocks(boxes: Tensor, scores: Tensor, threshold: float, block: int = 128) -> Tensor:
-    """NMS on a CPU: torchvision's within the best boxes, which then remove from all others.
+    """NMS on a CPU, block by block: torchvision's among the best boxes, which suppress the rest.
 
-    torchvision's alone takes three times as long as mmcv's for thousands of boxes.
+    For thousands of boxes this takes a fifth of the time of torchvision's NMS of all.
     """
     order = scores.sort(descending=True, stable=True).indices
     ranks = torch.arange(block, 0, -1, dtype=boxes.dtype)
@@ -145,8 +164,8 @@ def softnms(
 ) -> Tensor:
     """Soft-NMS (arXiv 1704.04503) on a CPU; fills the first rows of ``dets`` (N, 5).
 
-    ``method`` is 0 for NMS, 1 for linear and 2 for Gaussian decay. Equal scores are taken in the
-    order that mmcv's exchanges leave, hence the same exchanges here.
+    ``method`` is 0 for NMS, 1 for linear and 2 for Gaussian decay. The order of ties follows from
+    mmcv's swaps, which are made here, too.
 
     Returns:
         Indices of the boxes that are kept, in the order of ``dets``.
@@ -156,7 +175,7 @@ def softnms(
     threshold, n, i = np.float32(iou_threshold), len(found), 0
     while i < n:
         left = found[i:n, 4]
-        # NaN, of two boxes without area, compares as false: it is never taken for the best
+        # the IoU of two boxes without area is NaN, which is never the best
         best = i if np.isnan(left[0]) else i + int(np.nanargmax(left))
         found[[i, best]], order[[i, best]] = found[[best, i]], order[[best, i]]
         rest = found[i + 1 : n]  # a view: its scores decay in place
@@ -194,7 +213,7 @@ def nms_match(dets: Tensor, iou_threshold: float) -> list[list[int]]:
 
 def _align_size(pool_mode: int, aligned_height: int, aligned_width: int) -> tuple[int, int]:
     if pool_mode == 0:
-        __getattr__("roi_align with pool_mode='max'")()
+        _missing("roi_align with pool_mode='max'")()
     return aligned_height, aligned_width
 
 
@@ -210,9 +229,11 @@ def roi_align_forward(
     **size: int,
 ) -> None:
     """RoIAlign (arXiv 1703.06870): (B, C, H, W) and RoIs (K, 5) to (K, C, *size)."""
-    input, rois = _computable(input, rois.to(input.dtype))
-    align = torchvision.ops.roi_align
-    output.copy_(align(input, rois, _align_size(**size), spatial_scale, sampling_ratio, aligned))
+    (input,) = _computable(input)
+    # not torchvision.ops.roi_align, which needs a C compiler in torch's deterministic mode
+    align = torch.ops.torchvision.roi_align
+    rois, size = rois.to(input.dtype), _align_size(**size)
+    output.copy_(align(input, rois, spatial_scale, *size, sampling_ratio, aligned))
 
 
 def roi_align_backward(
@@ -226,11 +247,13 @@ def roi_align_backward(
     aligned: bool,
     **size: int,
 ) -> None:
-    grad_output, rois = _computable(grad_output, rois.to(grad_output.dtype))
+    (grad_output,) = _computable(grad_output)
     # not torch.autograd.grad, which would compute the output once more
     backward = torch.ops.torchvision._roi_align_backward
-    shapes = *_align_size(**size), *grad_input.shape
-    grad_input.copy_(backward(grad_output, rois, spatial_scale, *shapes, sampling_ratio, aligned))
+    rois, shapes = rois.to(grad_output.dtype), (*_align_size(**size), *grad_input.shape)
+    with _nondeterministic():
+        grad = backward(grad_output, rois, spatial_scale, *shapes, sampling_ratio, aligned)
+    grad_input.copy_(grad)
 
 
 def roi_pool_forward(
@@ -242,34 +265,37 @@ def roi_pool_forward(
     pooled_width: int,
     spatial_scale: float,
 ) -> None:
-    """RoIPool (arXiv 1504.08083), whose RoIs include their last pixel and are not rounded.
+    """RoIPool (arXiv 1504.08083), whose RoIs include their last pixel; torchvision rounds them.
 
-    torchvision rounds them. ``argmax`` gets the place y * W + x of each maximum in the map, -1 for
-    a bin without pixels, whose output is 0; so has a RoI without area, which mmcv gives pixel 0.
+    ``argmax`` gets the place y * W + x of each maximum in the map. Bins without pixels and RoIs
+    without area get output 0 and argmax -1.
     """
     H, W = input.shape[2:]
     (rois,) = _computable(rois)
     starts = rois[:, 1:3] * spatial_scale
-    bins = (rois[:, 3:5] + 1) * spatial_scale - starts
-    bins = bins / bins.new_tensor([pooled_width, pooled_height])
-    edges = []  # of the bins, (K, bins, 2) for x and for y
-    for axis, (count, length) in enumerate([(pooled_width, W), (pooled_height, H)]):
-        steps = torch.arange(count + 1, device=rois.device) * bins[:, axis, None]
-        steps = steps + starts[:, axis, None]
-        ends = torch.stack([steps[:, :-1].floor(), steps[:, 1:].ceil()], dim=-1)
-        edges.append(ends.clamp(0, length).long().tolist())
-    images = rois[:, 0].long().tolist()
-    valid = (bins > 0).all(dim=1).tolist()
-    for k, (image, columns, rows) in enumerate(zip(images, *edges, strict=True)):
-        for j, (x1, x2) in enumerate(columns):
-            for i, (y1, y2) in enumerate(rows):
-                if x1 >= x2 or y1 >= y2 or not valid[k]:
-                    argmax[k, :, i, j] = -1
-                    continue
-                best, place = input[image, :, y1:y2, x1:x2].flatten(1).max(dim=1)
-                output[k, :, i, j] = best
-                y, x = place // (x2 - x1) + y1, place % (x2 - x1) + x1
-                argmax[k, :, i, j] = (y * W + x).to(argmax.dtype)
+    sizes = (rois[:, 3:5] + 1) * spatial_scale - starts
+    has_area = (sizes > 0).all(dim=1)
+    places, inside = [], []  # of a bin's pixels along x and y, (K, bins, pixels of the largest bin)
+    for axis, (bins, length) in enumerate([(pooled_width, W), (pooled_height, H)]):
+        edges = torch.arange(bins + 1).to(rois) * (sizes[:, axis, None] / bins)
+        edges = edges + starts[:, axis, None]
+        first, end = edges[:, :-1].floor(), edges[:, 1:].ceil()
+        first, end = first.clamp(0, length), end.clamp(0, length)
+        most = max(int((end - first).max()), 1) if len(rois) else 1
+        place = first[..., None] + torch.arange(most).to(rois)
+        inside.append(place < end[..., None])
+        places.append(place.clamp(max=length - 1).long())
+    for k, image in enumerate(rois[:, 0].long().tolist()):
+        x, y = (place[k] for place in places)
+        place = (y[:, None, :, None] * W + x[:, None, :]).flatten(2)  # (height, width, pixels)
+        in_x, in_y = (within[k] for within in inside)
+        taken = (in_y[:, None, :, None] & in_x[:, None, :]).flatten(2) & has_area[k]
+        values = input[image].flatten(1)[:, place].masked_fill(~taken, -math.inf)
+        best, at = values.max(dim=-1)
+        empty = ~taken.any(dim=-1)
+        output[k] = best.masked_fill(empty, 0)
+        at = place.expand(values.shape).gather(-1, at[..., None])[..., 0]
+        argmax[k] = at.masked_fill(empty, -1).to(argmax.dtype)
 
 
 def roi_pool_backward(
@@ -291,7 +317,7 @@ def roi_pool_backward(
 def _sample(maps: Tensor, images: Tensor, y: Tensor, x: Tensor) -> Tensor:
     """Bilinear values (K, C, ...) of maps (B, C, H, W) at pixels y, x (K, ...) of images (K,).
 
-    Zero more than one pixel outside, as the border within that.
+    More than one pixel outside of a map they are 0, nearer they are the border's.
     """
     H, W = maps.shape[2:]
     inside = (y >= -1) & (y <= H) & (x >= -1) & (x <= W)
@@ -326,29 +352,30 @@ def _deform_roi_pool(
     size = rois[:, 3:5] * spatial_scale - 0.5 - start
     bins = size / size.new_tensor([pooled_width, pooled_height])
     grids = torch.full_like(bins, sampling_ratio) if sampling_ratio > 0 else bins.ceil()
-    moves = gamma * size[:, :, None, None] * offset if offset.numel() else None
+    offset = (
+        offset if offset.numel() else offset.new_zeros(1, 2, 1, 1).expand(len(rois), -1, -1, -1)
+    )
+    moves = gamma * size[:, :, None, None] * offset
     output = input.new_zeros(len(rois), input.shape[1], pooled_height, pooled_width)
     for grid in grids.int().unique(dim=0):  # RoIs with as many samples in a bin are one batch
         which = (grids == grid).all(dim=1).nonzero()[:, 0]
         columns, rows = grid.tolist()
         if columns <= 0 or rows <= 0:
             continue
-
-        def samples(axis: int, count: int, grid: int, which: Tensor = which) -> Tensor:
-            """Coordinates (K, bins, samples) along an axis, without the offset."""
-            within = (torch.arange(count * grid).to(rois) + 0.5) / grid
-            places = start[which, axis, None] + within * bins[which, axis, None]
-            return places.view(-1, count, grid)
-
-        x = samples(0, pooled_width, columns)[:, None, :, None, :]
-        y = samples(1, pooled_height, rows)[:, :, None, :, None]
-        if moves is not None:
-            x = x + moves[which, 0, :, :, None, None]
-            y = y + moves[which, 1, :, :, None, None]
+        x = _samples(start[which, 0], bins[which, 0], pooled_width, columns)[:, None, :, None, :]
+        y = _samples(start[which, 1], bins[which, 1], pooled_height, rows)[:, :, None, :, None]
+        x = x + moves[which, 0, :, :, None, None]
+        y = y + moves[which, 1, :, :, None, None]
         y, x = torch.broadcast_tensors(y, x)
         mean = _sample(input, rois[which, 0].long(), y, x).mean(dim=(-1, -2))
         output = output.index_copy(0, which, mean)
     return output
+
+
+def _samples(start: Tensor, length: Tensor, bins: int, grid: int) -> Tensor:
+    """Coordinates (K, bins, grid) of the samples along an axis; starts and bins' lengths (K,)."""
+    within = (torch.arange(bins * grid).to(start) + 0.5) / grid
+    return (start[:, None] + within * length[:, None]).view(-1, bins, grid)
 
 
 def deform_roi_pool_forward(
@@ -367,34 +394,51 @@ def deform_roi_pool_backward(
     **settings: Any,
 ) -> None:
     input, rois, offset = _computable(input, rois, offset)
-    if offset.numel():
-        grads = _gradients(
-            lambda x, by: _deform_roi_pool(x, rois, by, **settings), grad_output, input, offset
-        )
-    else:
-        grads = _gradients(
-            lambda x: _deform_roi_pool(x, rois, offset, **settings), grad_output, input
-        )
+    grads = _gradients(
+        lambda x, by=offset: _deform_roi_pool(x, rois, by, **settings),
+        grad_output,
+        *([input, offset] if offset.numel() else [input]),
+    )
     _write([grad_input, grad_offset][: len(grads)], grads)
 
 
 # Deformable convolution (arXiv 1703.06211, 1811.11168) and attention (arXiv 2010.04159)
 
 
-def _deform_conv(input: Tensor, weight: Tensor, offset: Tensor, settings: dict[str, Any]) -> Tensor:
-    stride, padding, dilation = (
-        (settings[name + 'H'], settings[name + 'W']) for name in ('d', 'pad', 'dilation')
+def _deform_conv(
+    settings: dict[str, int],
+    input: Tensor,
+    weight: Tensor,
+    offset: Tensor,
+    mask: Tensor | None = None,
+    bias: Tensor | None = None,
+    grad_output: Tensor | None = None,
+) -> Any:
+    """The output, or with ``grad_output`` the gradients of input, weight, offset, mask and bias."""
+    names = (
+        ('d{}', 'pad{}', 'dilation{}')
+        if 'dH' in settings
+        else ('stride_{}', 'pad_{}', 'dilation_{}')
     )
-    return torchvision.ops.deform_conv2d(
-        input, offset, weight, stride=stride, padding=padding, dilation=dilation
-    )
+    axes = 'HW' if 'dH' in settings else 'hw'
+    geometry = [settings[name.format(axis)] for name in names for axis in axes]
+    geometry += [settings['group'], settings['deformable_group'], mask is not None]
+    mask = input.new_zeros(len(input), 1) if mask is None else mask
+    bias = input.new_zeros(len(weight)) if bias is None else bias
+    operands = _computable(input, weight, offset, mask, bias)
+    if grad_output is None:
+        return torch.ops.torchvision.deform_conv2d(*operands, *geometry)
+    with _nondeterministic():
+        grad_output = grad_output.to(operands[0].dtype)
+        # not torch.autograd.grad, which would compute the output once more
+        return torch.ops.torchvision._deform_conv2d_backward(grad_output, *operands, *geometry)
 
 
 def deform_conv_forward(
     input: Tensor, weight: Tensor, offset: Tensor, output: Tensor, *buffers: Tensor, **settings: int
 ) -> None:
     """``settings``: kH, kW, dH, dW (the stride), padH, padW, dilationH, dilationW, and so on."""
-    output.copy_(_deform_conv(*_computable(input, weight, offset), settings))
+    output.copy_(_deform_conv(settings, input, weight, offset))
 
 
 def deform_conv_backward_input(
@@ -404,14 +448,12 @@ def deform_conv_backward_input(
     grad_input: Tensor,
     grad_offset: Tensor,
     weight: Tensor,
-    *buffers: Tensor,
+    columns: Tensor,
     **settings: int,
 ) -> None:
-    input, offset, weight = _computable(input, offset, weight)
-    grads = _gradients(
-        lambda x, by: _deform_conv(x, weight, by, settings), grad_output, input, offset
-    )
-    _write([grad_input, grad_offset], grads)
+    """``columns`` gets the weight's gradient, which the same kernel computes, for the next call."""
+    grads = _deform_conv(settings, input, weight, offset, grad_output=grad_output)
+    _write([grad_input, columns.resize_(weight.shape), grad_offset], grads[:3])
 
 
 def deform_conv_backward_parameters(
@@ -419,46 +461,32 @@ def deform_conv_backward_parameters(
     offset: Tensor,
     grad_output: Tensor,
     grad_weight: Tensor,
-    *buffers: Tensor,
-    scale: float,
+    columns: Tensor,
+    ones: Tensor,
     **settings: int,
 ) -> None:
-    """Adds the weight's gradient times ``scale`` to ``grad_weight``."""
-    # the output is linear in the weight, so that any weight of this shape serves
-    input, offset, weight = _computable(input, offset, torch.zeros_like(grad_weight))
-    (grad,) = _gradients(lambda w: _deform_conv(input, w, offset, settings), grad_output, weight)
-    grad_weight.add_(grad.to(grad_weight.dtype), alpha=scale)
+    if columns.shape != grad_weight.shape:  # neither input nor offset needed a gradient
+        # the output is linear in the weight, so that any weight of this shape serves
+        columns = _deform_conv(settings, input, grad_weight, offset, grad_output=grad_output)[1]
+    grad_weight.copy_(columns)
 
 
-def _modulated_deform_conv(
-    input: Tensor,
-    weight: Tensor,
-    bias: Tensor,
-    offset: Tensor,
-    mask: Tensor,
-    settings: dict[str, Any],
-) -> Tensor:
-    stride, padding, dilation = (
-        (settings[name + '_h'], settings[name + '_w']) for name in ('stride', 'pad', 'dilation')
-    )
+def _of_output_size(tensor: Tensor, weight: Tensor, input: Tensor, settings: dict) -> Tensor:
+    """An offset or mask (B, ..., H, W) as it is, or a larger one as mmcv reads it.
+
+    mmcv ignores the shape of a larger one and reads each image's first numbers; mmdet's DyHead
+    relies on it.
+    """
     size = [
-        (n + 2 * pad - dil * (k - 1) - 1) // step + 1
-        for n, k, step, pad, dil in zip(
-            input.shape[2:], weight.shape[2:], stride, padding, dilation, strict=True
-        )
+        (n + 2 * settings[f'pad_{axis}'] - settings[f'dilation_{axis}'] * (k - 1) - 1)
+        // settings[f'stride_{axis}']
+        + 1
+        for axis, n, k in zip('hw', input.shape[2:], weight.shape[2:], strict=True)
     ]
-    # Of larger offsets and masks mmcv reads the first numbers of each image's memory as if they had
-    # the size of the output, and mmdet's DyHead depends on that.
-    offset, mask = (
-        x
-        if [*x.shape[2:]] == size
-        else x.flatten(1)[:, : x.shape[1] * math.prod(size)].unflatten(1, (-1, *size))
-        for x in (offset, mask)
-    )
-    bias = bias if settings['with_bias'] else None
-    return torchvision.ops.deform_conv2d(
-        input, offset, weight, bias, stride, padding, dilation, mask
-    )
+    if [*tensor.shape[2:]] == size:
+        return tensor
+    count = tensor.shape[1] * math.prod(size)
+    return tensor.view(len(tensor), -1)[:, :count].view(len(tensor), -1, *size)
 
 
 def modulated_deform_conv_forward(
@@ -470,11 +498,12 @@ def modulated_deform_conv_forward(
     mask: Tensor,
     output: Tensor,
     columns: Tensor,
-    **settings: Any,
+    **settings: int,
 ) -> None:
     """``settings``: stride_h, stride_w, pad_h, dilation_h and so on, with_bias."""
-    operands = _computable(input, weight, bias, offset, mask)
-    output.copy_(_modulated_deform_conv(*operands, settings))
+    offset, mask = (_of_output_size(x, weight, input, settings) for x in (offset, mask))
+    bias = bias if settings['with_bias'] else None
+    output.copy_(_deform_conv(settings, input, weight, offset, mask, bias))
 
 
 def modulated_deform_conv_backward(
@@ -491,27 +520,22 @@ def modulated_deform_conv_backward(
     grad_offset: Tensor,
     grad_mask: Tensor,
     grad_output: Tensor,
-    **settings: Any,
+    **settings: int,
 ) -> None:
-    input, weight, bias, offset, mask = _computable(input, weight, bias, offset, mask)
-    grads = _gradients(
-        lambda x, w, by, m: _modulated_deform_conv(x, w, bias, by, m, settings),
-        grad_output,
-        input,
-        weight,
-        offset,
-        mask,
+    offset, mask, grad_offset, grad_mask = (
+        _of_output_size(x, weight, input, settings) for x in (offset, mask, grad_offset, grad_mask)
     )
-    _write([grad_input, grad_weight, grad_offset, grad_mask], grads)
+    grads = _deform_conv(settings, input, weight, offset, mask, grad_output=grad_output)
+    _write([grad_input, grad_weight, grad_offset, grad_mask], grads[:4])
     if settings['with_bias']:
-        grad_bias.copy_(grad_output.sum(dim=(0, 2, 3)))
+        grad_bias.copy_(grads[4])
 
 
 def _ms_deform_attn(value: Tensor, shapes: Tensor, locations: Tensor, weights: Tensor) -> Tensor:
-    # mmcv's own, in torch; it could not be imported before mmcv.ops, which imports this module
+    # imported here because mmcv.ops imports this module
     from mmcv.ops.multi_scale_deform_attn import multi_scale_deformable_attn_pytorch
 
-    return multi_scale_deformable_attn_pytorch(value, shapes, locations, weights)
+    return multi_scale_deformable_attn_pytorch(value, shapes.tolist(), locations, weights)
 
 
 def ms_deform_attn_forward(
@@ -551,33 +575,35 @@ def ms_deform_attn_backward(
 # Focal loss (arXiv 1708.02002)
 
 
-def _sigmoid_focal_loss(
-    input: Tensor, target: Tensor, weight: Tensor, gamma: float, alpha: float
+def _of_classes(
+    input: Tensor, target: Tensor, weight: Tensor, of_label: Tensor, of_others: Tensor
 ) -> Tensor:
-    """Losses (N, C) of logits (N, C); the label C is background, and ``weight`` may be empty."""
-    is_class = target[:, None] == torch.arange(input.shape[1], device=input.device)
-    p, minus_log_p, minus_log_n = input.sigmoid(), F.softplus(-input), F.softplus(input)
-    losses = torch.where(
-        is_class, alpha * (1 - p) ** gamma * minus_log_p, (1 - alpha) * p**gamma * minus_log_n
-    )
-    return losses * weight[target][:, None] if weight.numel() else losses
+    """(N, C): one value where the class is the label, another elsewhere, times the label's weight.
+
+    The label C is background, and ``weight`` may be empty.
+    """
+    is_label = target[:, None] == torch.arange(input.shape[1], device=input.device)
+    values = torch.where(is_label, of_label, of_others)
+    return values * weight[target][:, None] if weight.numel() else values
 
 
 def sigmoid_focal_loss_forward(
     input: Tensor, target: Tensor, weight: Tensor, output: Tensor, gamma: float, alpha: float
 ) -> None:
-    output.copy_(_sigmoid_focal_loss(input, target, weight, gamma, alpha))
+    """Losses (N, C) of logits (N, C) and labels (N,)."""
+    p, n = input.sigmoid(), (-input).sigmoid()
+    of_label = -alpha * n**gamma * F.logsigmoid(input)
+    of_others = -(1 - alpha) * p**gamma * F.logsigmoid(-input)
+    output.copy_(_of_classes(input, target, weight, of_label, of_others))
 
 
 def sigmoid_focal_loss_backward(
     input: Tensor, target: Tensor, weight: Tensor, grad_input: Tensor, gamma: float, alpha: float
 ) -> None:
-    grads = _gradients(
-        lambda x: _sigmoid_focal_loss(x, target, weight, gamma, alpha),
-        torch.ones_like(input),
-        input,
-    )
-    _write([grad_input], grads)
+    p, n = input.sigmoid(), (-input).sigmoid()
+    of_label = -alpha * n**gamma * (n - gamma * p * F.logsigmoid(input))
+    of_others = -(1 - alpha) * p**gamma * (gamma * n * F.logsigmoid(-input) - p)
+    grad_input.copy_(_of_classes(input, target, weight, of_label, of_others))
 
 
 def _of_label(softmax: Tensor, target: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
@@ -625,10 +651,12 @@ def _carafe(
     ``masks`` is (B, group_size * kernel_size^2, H * scale_factor, W * scale_factor).
     """
     B, C, H, W = features.shape
+    masks = masks.to(features.dtype)
     windows = F.unfold(features, kernel_size, padding=kernel_size // 2)
     windows = windows.view(B, group_size, C // group_size, kernel_size**2, H, W)
     kernels = masks.view(B, group_size, kernel_size**2, H, scale_factor, W, scale_factor)
-    output = torch.einsum('bgckhw,bgkhiwj->bgchiwj', windows, kernels)
+    with torch.autocast(features.device.type, enabled=False):  # in the operands' precision
+        output = torch.einsum('bgckhw,bgkhiwj->bgchiwj', windows, kernels)
     return output.reshape(B, C, H * scale_factor, W * scale_factor)
 
 
@@ -651,8 +679,8 @@ def carafe_naive_backward(
 def carafe_forward(
     features: Tensor, masks: Tensor, rfeatures: Tensor, *buffers: Tensor, **settings: int
 ) -> None:
-    """Writes to the last of ``buffers``; the others and ``rfeatures`` are for mmcv's kernels."""
-    rfeatures.copy_(features)  # all that the backward pass is given of them
+    """The last of ``buffers`` gets the output, ``rfeatures`` what backward needs."""
+    rfeatures.copy_(features)
     carafe_naive_forward(features, masks, buffers[-1], **settings)
 
 
@@ -728,3 +756,60 @@ def psamask_backward(grad_output: Tensor, grad_input: Tensor, **settings: int) -
     # linear in the input, so that any input of this shape serves
     grads = _gradients(lambda x: _psamask(x, **settings), grad_output, torch.zeros_like(grad_input))
     _write([grad_input], grads)
+
+
+# Synchronised batch norm, MMSyncBN: mmcv exchanges the statistics between processes
+
+
+def sync_bn_forward_mean(input: Tensor, mean: Tensor) -> None:
+    """The mean (C,) of a map (B, C, H * W)."""
+    mean.copy_(input.float().mean(dim=(0, 2)))
+
+
+def sync_bn_forward_var(input: Tensor, mean: Tensor, var: Tensor) -> None:
+    var.copy_((input.float() - mean[:, None]).square().mean(dim=(0, 2)))
+
+
+def sync_bn_forward_output(
+    input: Tensor,
+    mean: Tensor,
+    var: Tensor,
+    weight: Tensor,
+    bias: Tensor,
+    running_mean: Tensor,
+    running_var: Tensor,
+    norm: Tensor,
+    std: Tensor,
+    output: Tensor,
+    eps: float,
+    momentum: float,
+    group_size: int,
+) -> None:
+    std.copy_((var + eps).sqrt())
+    norm.copy_((input.float() - mean[:, None]) / std[:, None])
+    output.copy_(norm * weight[:, None] + bias[:, None])
+    count = input.shape[0] * input.shape[2] * group_size
+    unbiased = var * count / max(count - 1, 1)
+    running_mean.copy_(momentum * mean + (1 - momentum) * running_mean)
+    running_var.copy_(momentum * unbiased + (1 - momentum) * running_var)
+
+
+def sync_bn_backward_param(
+    grad_output: Tensor, norm: Tensor, grad_weight: Tensor, grad_bias: Tensor
+) -> None:
+    grad_weight.copy_((grad_output * norm).sum(dim=(0, 2)))
+    grad_bias.copy_(grad_output.float().sum(dim=(0, 2)))
+
+
+def sync_bn_backward_data(
+    grad_output: Tensor,
+    weight: Tensor,
+    grad_weight: Tensor,
+    grad_bias: Tensor,
+    norm: Tensor,
+    std: Tensor,
+    grad_input: Tensor,
+) -> None:
+    mean = grad_weight[:, None] * norm + grad_bias[:, None]
+    mean = mean / (grad_output.shape[0] * grad_output.shape[2])
+    grad_input.copy_((weight / std)[:, None] * (grad_output - mean))

@@ -101,6 +101,9 @@ def nms_cases() -> dict[str, Callable[[], dict]]:
                     cases[f'soft_nms_{method}_{key}'] = call(
                         ops.soft_nms, some, tied, threshold, 0.5, 0.1, method, offset
                     )
+        cases[f'soft_nms_sigma_{threshold}'] = call(
+            ops.soft_nms, smooth, tied, 0.5, threshold, 0.1, 'gaussian', 0
+        )
         cases[f'nms_match_{threshold}'] = match(dets, threshold)
     cases['nms_match_empty'] = match(dets[:0], 0.5)
     return cases

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 from helpers import ROOT, run_tool, tool_environment
 from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
 
 from mmparc import ops
 from mmparc.datasets import make_tiny_data
@@ -54,7 +55,7 @@ class Environment:
 
     def __init__(self, folder: Path) -> None:
         venv.create(folder, with_pip=False, symlinks=True)
-        self.python, self.tool = folder / 'bin' / 'python', TOOL
+        self.python, self.tool, self.visible = folder / 'bin' / 'python', TOOL, '0'
         (self.site,) = folder.glob('lib/python*/site-packages')
         self.write(FAKES)
         needs = [f'{line}; extra == "{extra}"' for extra in EXTRAS for line in EXTRAS[extra]]
@@ -77,6 +78,7 @@ class Environment:
     def run(self) -> list[tuple[str, str, str, str]]:
         """Of each line the mark, the name, the text and the fix."""
         env = {**tool_environment(), 'PYTHONPATH': '', 'PATH': str(self.python.parent)}
+        env['CUDA_VISIBLE_DEVICES'] = self.visible
         command = [self.python, self.tool]
         result = subprocess.run(command, env=env, cwd=self.site, capture_output=True, text=True)
         pattern = r'^  (ok|note|warn|BROKEN) +(not tried|\S+) +(.*)\n(?: {10}fix: (.*))?'
@@ -111,6 +113,14 @@ def test_versions_are_compared_as_by_packaging(environment: Environment) -> None
             assert mark != 'BROKEN' or f"-m pip install '{name}" in fix
 
 
+@pytest.mark.parametrize('sign', ['<', '<=', '>', '>=', '==', '!='])
+def test_each_comparison_is_that_of_packaging(sign: str) -> None:
+    doctor = runpy.run_path(str(TOOL))
+    for version in ('2', '2.0.9', '2.1', '2.1.0', '2.1.0+cu130', '2.1.1', '2.10', '10.0'):
+        found = doctor['COMPARE'][sign](doctor['numbers'](version), doctor['numbers']('2.1'))
+        assert found == SpecifierSet(f'{sign}2.1').contains(version), version
+
+
 def test_missing_packages(environment: Environment) -> None:
     environment.install(dict.fromkeys(VERSIONS))
     lines = environment.run()
@@ -122,14 +132,17 @@ COMPILED = {'mmcv/_ext.py': ''}
 ONLY_MMCV = {'mmcv': '2.1.0', 'mmcv-lite': None}
 GPU = {'torch.py': TORCH.replace('False', 'True')}
 NO_CUDA = {'torch.py': TORCH.replace("'13.0'", 'None')}
-SMI = {'../../../bin/nvidia-smi': ''}
+SMI = {'../../../bin/nvidia-smi': '#!/bin/sh\necho "GPU 0: NVIDIA H200 (UUID: GPU-1)"'}
+NO_GPU = {'../../../bin/nvidia-smi': '#!/bin/sh\necho "NVIDIA-SMI has failed"; exit 9'}
+FORK = {'onedl-mmcv': '2.3.6', 'mmcv-lite': None}
 TO_LITE = "uninstall -y mmcv && .* install 'mmcv-lite.*<2.2'"
 CASES = [  # what is installed, what files hold, the mark, what the line and its fix say
-    ({}, {}, 'ok', '^operators of torchvision; nms is right on cpu'),
+    ({}, {}, 'ok', '^loads; nms is right on cpu'),
+    ({}, {}, 'ok', "^mmparc's operators, on torchvision; nms is right on cpu"),
     (ONLY_MMCV, COMPILED, 'ok', '^compiled operators, CUDA not available; nms is right on cpu'),
     ({'mmcv': '2.2.0', 'mmcv-lite': None}, {}, 'BROKEN', TO_LITE),
     ({'mmcv': '2.1.0'}, {}, 'BROKEN', "uninstall -y mmcv-lite mmcv && .* install 'mmcv-lite"),
-    ({'onedl-mmcv': '2.3.6', 'mmcv-lite': None}, {}, 'ok', '^onedl-mmcv 2.3.6'),
+    (FORK, {}, 'ok', '^onedl-mmcv 2.3.6'),
     ({'onedl-mmdetection': '3.5'}, {}, 'BROKEN', 'uninstall -y mmdet onedl-mmdetection && .*'),
     ({'opencv-python-headless': '4.9'}, {}, 'ok', 'opencv-python-headless 4.9'),
     ({'jinja2': None, 'JinJa2': '3.1.6'}, {}, 'ok', '^jinja2 3.1.6'),
@@ -140,12 +153,21 @@ CASES = [  # what is installed, what files hold, the mark, what the line and its
     ({}, {'numpy.py': 'import os; os._exit(7)'}, 'BROKEN', 'status 7.* numpy==3.0$'),
     ({}, {'mmengine/runner.py': 'while 1: 0'}, 'BROKEN', 'SIGALRM.* mmengine==0.10.7$'),
     ({}, {'torchvision/ops.py': NMS[:-3] + '0])'}, 'BROKEN', '^nms on cpu.* torchvision torch=='),
+    (
+        {'torch': '2.12.1+cu130'},
+        {'torchvision/ops.py': 'undefined'},
+        'BROKEN',
+        'install torchvision torch==2.12.1$',
+    ),
     (ONLY_MMCV, {'mmcv/_ext.py': 'undefined'}, 'BROKEN', f'^NameError.*{TO_LITE}'),
     ({}, NO_CUDA, 'ok', '^CUDA None; devices: cpu$'),
-    ({}, SMI, 'ok', '^CUDA 13.0; devices: cpu$'),
+    ({}, NO_GPU, 'ok', '^CUDA 13.0; devices: cpu$'),
+    ({}, {**NO_CUDA, **NO_GPU}, 'ok', '^CUDA None; devices: cpu$'),
+    ({}, SMI, 'warn', '^CUDA 13.0; devices: cpu update the NVIDIA driver: .* needs CUDA 13.0$'),
     ({}, {**NO_CUDA, **SMI}, 'warn', 'devices: cpu .* uninstall -y torch && .* torch==3.0$'),
     ({}, {**GPU, **SMI}, 'ok', 'nms is right on cpu, cuda$'),
     (ONLY_MMCV, {**GPU, **SMI, **COMPILED}, 'warn', f'^compiled.* right on cpu .*{TO_LITE}'),
+    (FORK, {**GPU, **SMI, **COMPILED}, 'warn', 'install --no-cache-dir onedl-mmcv==2.3.6$'),
 ]
 
 
@@ -159,6 +181,12 @@ def test_one_problem_at_a_time(versions, files, mark, pattern, environment, tmp_
     wrong = [line for line in lines if line[0] in ('warn', 'BROKEN')]
     assert [line[0] for line in wrong] == [mark] * (mark != 'ok')
     assert any(re.search(pattern, ' '.join(line[2:]).strip()) for line in wrong or lines)
+
+
+def test_a_hidden_gpu_is_no_problem(environment: Environment) -> None:
+    environment.write(SMI)
+    environment.visible = ''
+    assert {line[0] for line in environment.run()} <= {'ok', 'note'}
 
 
 def test_a_wrong_parc_is_seen(monkeypatch) -> None:

@@ -19,7 +19,7 @@ FILES = 'Makefile', 'pyproject.toml', 'requirements/constraints.txt', 'tools/mak
 # It answers what the script asks Python, and fails at what LACKS names. Its pip notes its calls.
 STAND_IN = """#!/usr/bin/env bash
 case "$*" in
-    *"${LACKS:-nothing}"*) echo "$SAYS"; exit 1;;
+    *"${LACKS:-nothing}"*) echo -e "$SAYS"; exit ${STATUS:-1};;
     *version_info*) name=$(readlink -f "$0"); echo "${VERSION:-${name##*/python}}";;
     '-m venv'*) mkdir -p "$3/bin"; ln -s "$0" "$3/bin/python"; touch "$3/bin/pip" "$3/pyvenv.cfg";;
     '-m pip'*) echo called >> pip-calls; sleep "${SECONDS_OF_PIP:-0}";;
@@ -58,15 +58,23 @@ def the_error(project: Path, **settings: str) -> str:
 
 
 # What is set, what the Python lacks and says then, and what the error has to tell.
-ERRORS = """
+ERRORS = r"""
 PYTHON=no-such-python | | | no-such-python, apt-get install -y python3
 VERSION=3.6           | | | 3.6, 3.11 to 3.13, PYTHON=
 VERSION=3.14          | | | 3.14, 3.11 to 3.13, PYTHON=
-X= | ensurepip        | | install -y python3-venv
+PYTHON=python3.11 | ensurepip | | install -y python3.11-venv
+PYTHON=python3.12 | ensurepip | | install -y python3.12-venv
 X= | libGL            | | install -y libgl1
 X= | CDLL             | | install -y libgl1 libglib2.0-0 libxcb1
 FREE=5000             | | | 5.6 GB, 5000 MB
 X= | -m pip | ERROR: No matching x     | ERROR: No matching x, make_env.log
+X= | -m pip | RETRY ERROR: Cannot install x | ERROR: Cannot install x
+X= | -m pip | RETRY ERROR: Could not install: OSError: [Errno 13] | OSError: [Errno 13]
+X= | -m pip | RETRY ERROR: Could not install: OSError: HTTP | not be reached, ReadTimeout, PIP_INDEX
+X= | -m pip | RETRY ERROR: No matching distribution | not be reached, ReadTimeout, PIP_INDEX
+X= | -m pip | RETRY Collecting x       | not be reached, ReadTimeout, PIP_INDEX
+X= | -m pip | ERROR: Exception:\nTraceback\nValueError: x | pip failed, ValueError: x
+STATUS=137 | -m pip | Collecting x     | pip failed, 137, Collecting x
 X= | -m pip | ERROR: No space left     | 5.6 GB, TMPDIR
 X= | import mmparc | ImportError: libx | ImportError: libx, make_env.log
 MMPARC_CONSTRAINTS=no-such-file  | | | no-such-file, MMPARC_CONSTRAINTS
@@ -76,7 +84,9 @@ MMPARC_CONSTRAINTS=no-such-file  | | | no-such-file, MMPARC_CONSTRAINTS
 @pytest.mark.parametrize('line', ERRORS.strip().splitlines())
 def test_errors(project: Path, line: str) -> None:
     setting, lacks, says, wanted = map(str.strip, line.split('|'))
+    says = says.replace('RETRY ', "Retrying after connection broken by 'ReadTimeoutError(1)'\\n")
     error = the_error(project, LACKS=lacks, SAYS=says, **dict([setting.split('=')]))
+    assert 'could not be reached' not in error or 'not be reached' in wanted
     assert [words for words in wanted.split(', ') if words not in error] == []
     assert not (project / '.venv/make_env.stamp').exists()
 
@@ -118,7 +128,12 @@ def test_only_what_has_changed(project: Path) -> None:
 
 def test_what_is_not_mixed(project: Path) -> None:
     assert start(project).wait() == 0
-    assert '.venv has not Python 3.12' in the_error(project, PYTHON='python3.12')
+    assert '.venv was made with another Python than 3.12' in the_error(project, PYTHON='python3.12')
+    activate = project / '.venv/bin/activate'
+    activate.write_text('VIRTUAL_ENV=/elsewhere/.venv')
+    assert 'was made in another folder' in the_error(project)
+    activate.write_text(f'VIRTUAL_ENV={project.resolve()}/.venv')
+    assert start(project).wait() == 0
     for package in ('mmcv-2.1.0', 'onedl_mmcv-2.3.6'):  # they have mmcv-lite's folder
         found = project / f'.venv/lib/python3.11/site-packages/{package}.dist-info'
         found.mkdir(parents=True)
@@ -127,6 +142,13 @@ def test_what_is_not_mixed(project: Path) -> None:
     assert start(project).wait() == 0
     (project / 'bin/python3.11').unlink()
     assert 'remove' in the_error(project)
+
+
+def test_spaces_in_paths(project: Path) -> None:
+    (project / 'a b').mkdir()
+    python = shutil.copy(project / 'bin/python3.12', project / 'a b/python3.12')
+    assert start(project, PYTHON=str(python), MMPARC_VENV='c d').wait() == 0
+    assert (project / 'c d/make_env.stamp').exists()
 
 
 @pytest.mark.parametrize('name, other', [('', 'onedl'), ('-torch2.1', 'onedl'), ('-onedl', 'mm')])

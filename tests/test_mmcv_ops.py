@@ -45,7 +45,7 @@ def test_equals_a_compiled_mmcv() -> None:
     assert results.keys() == set(GOLDEN.files)
     untied = {key: value for key, value in results.items() if not key.startswith('nms_ties')}
     assert [key for key, value in untied.items() if not equal(value, GOLDEN[key])] == []
-    # the control: turned around, none is
+    # the control: no reversed result passes
     several = {key: value for key, value in untied.items() if value.shape[-1] > 1 and value.any()}
     assert [key for key, value in several.items() if equal(value[..., ::-1], GOLDEN[key])] == []
 
@@ -60,6 +60,13 @@ def test_equal_scores_are_taken_in_the_order_given() -> None:
     assert kept.tolist() == expected.tolist()
     backwards = order[::-1][ops.nms(boxes.flip(0), scores.flip(0), 0.5)[1]]
     assert backwards.tolist() != expected.tolist()
+
+
+def test_a_threshold_is_that_of_float32() -> None:
+    """An IoU of exactly 0.3 is not above 0.3, whose float32 is larger."""
+    boxes = torch.tensor([[0, 0, 6.5, 1], [3.5, 0, 10, 1]])
+    assert ops.nms(boxes, torch.tensor([0.9, 0.8]), 0.3)[1].tolist() == [0, 1]
+    assert ops.nms(boxes, torch.tensor([0.9, 0.8]), 0.29)[1].tolist() == [0]
 
 
 # What rounding may change in a model: weights times 1 + 1e-6 moved losses by 6e-4 of their sum
@@ -193,6 +200,7 @@ def test_roi_pool() -> None:
 def deform_roi_pool_loops(
     maps: torch.Tensor, offset: torch.Tensor | None, size: tuple[int, int], scale: float, ratio: int
 ) -> torch.Tensor:
+    gamma = 0.3
     output = maps.new_zeros(len(ROIS), maps.shape[1], *size)
     for k, (image, x1, y1, x2, y2) in enumerate(ROIS.tolist()):
         left, top = x1 * scale - 0.5, y1 * scale - 0.5
@@ -202,8 +210,8 @@ def deform_roi_pool_loops(
         )
         for i, j in np.ndindex(*size):
             by = offset[k, :, i, j].tolist() if offset is not None else (0, 0)
-            x0 = left + 0.1 * width * by[0] + j * width / size[1]
-            y0 = top + 0.1 * height * by[1] + i * height / size[0]
+            x0 = left + gamma * width * by[0] + j * width / size[1]
+            y0 = top + gamma * height * by[1] + i * height / size[0]
             places = [
                 (
                     y0 + (a + 0.5) * height / size[0] / rows,
@@ -226,7 +234,7 @@ def test_deform_roi_pool(ratio: int, moved: bool) -> None:
     offset = double(1, 3, 2, 2, 3) if moved else None
 
     def pool(maps: torch.Tensor, offset: torch.Tensor | None = None) -> torch.Tensor:
-        return ops.deform_roi_pool(maps, ROIS, offset, (2, 3), 0.5, ratio, 0.1)
+        return ops.deform_roi_pool(maps, ROIS, offset, (2, 3), 0.5, ratio, 0.3)
 
     expected = deform_roi_pool_loops(maps, offset, (2, 3), 0.5, ratio)
     assert_close(pool(maps, offset), expected, 1e-12)
@@ -236,7 +244,19 @@ def test_deform_roi_pool(ratio: int, moved: bool) -> None:
         assert_close(pool(maps), ops.roi_align(maps, ROIS, (2, 3), 0.5, ratio, 'avg', True), 1e-12)
     operands = [x.requires_grad_() for x in (maps, offset) if x is not None]
     assert gradcheck(pool, operands)
-    assert pool(maps, offset).abs().max() > 0.1
+
+
+@needs_ours
+def test_deform_roi_pool_of_nothing() -> None:
+    """No RoI, and with ``sampling_ratio`` 0 one without area: zeros, and gradients of zero."""
+    maps, offset = double(0, 2, 2, 7, 9).requires_grad_(), double(1, 1, 2, 2, 3).requires_grad_()
+    flat = torch.tensor([[1, 5.0, 5.0, 5.0, 5.0]]).double()
+    for rois, moved in product((ROIS[:0], flat), (True, False)):
+        by = offset[: len(rois)] if moved else None
+        output = ops.deform_roi_pool(maps, rois, by, (2, 3), 0.5, 0, 0.1)
+        assert output.shape == (len(rois), 2, 2, 3) and not output.any()
+        (grad,) = torch.autograd.grad(output.sum(), maps)
+        assert not grad.any()
 
 
 @needs_ours
@@ -288,6 +308,11 @@ def test_focal_losses(weighted: bool) -> None:
         assert not torch.allclose(shifted, losses)  # the control
         inputs = logits.clone().requires_grad_()
         assert gradcheck(lambda x: loss(x, *settings, 'sum'), inputs)  # noqa: B023
+    saturated = torch.tensor([[-100.0, 30.0, 100.0]]).double().requires_grad_()
+    loss = ops.sigmoid_focal_loss(saturated, torch.tensor([0]), 0.5, alpha, None, 'sum')
+    assert_close(loss, torch.tensor(alpha * 100 + (1 - alpha) * 130), 1e-6)
+    (grad,) = torch.autograd.grad(loss, saturated)
+    assert_close(grad, torch.tensor([[-alpha, 1 - alpha, 1 - alpha]]), 1e-6)
     # a label behind the last class is background, a negative one of softmax is left out
     if not weighted:
         background = ops.sigmoid_focal_loss(logits, torch.full((6,), 4), gamma, alpha, None, 'none')
@@ -312,6 +337,10 @@ def test_carafe() -> None:
     assert not torch.allclose(output, expected.flip(1))  # the control
     operands = [x.requires_grad_() for x in (features, masks)]
     assert gradcheck(lambda f, m: ops.carafe(f, m, 3, 2, 2), operands)
+    with torch.autocast('cpu', torch.bfloat16):  # masks come from a softmax, in float32
+        mixed = ops.carafe(features.bfloat16(), masks, 3, 2, 2)
+    assert_close(mixed, expected, 0.02)
+    assert all(grad.any() for grad in torch.autograd.grad(mixed.sum(), operands))
 
 
 @needs_ours
@@ -324,6 +353,25 @@ def test_masked_convolution() -> None:
     assert not torch.allclose(output, whole * ~mask)  # the control
     none = ops.masked_conv2d(features, torch.zeros(1, 6, 7), weight, bias, (1, 2))
     assert not none.any()
+
+
+@needs_ours
+def test_synchronised_batch_norm() -> None:
+    """MMSyncBN in a group of one process is torch's batch norm."""
+    maps, weight, bias = random(0, 3, 4, 5, 6), random(1, 4).abs(), random(2, 4)
+    leaves = [x.requires_grad_() for x in (maps, weight, bias)]
+    running = [torch.zeros(4), torch.ones(4)]
+    expected_running = [x.clone() for x in running]
+    sync = ops.sync_bn.SyncBatchNormFunction.apply
+    output = sync(maps, *running, weight, bias, 0.3, 1e-3, None, 1, 'default')
+    norm = torch.nn.functional.batch_norm
+    expected = norm(maps, *expected_running, weight, bias, True, 0.3, 1e-3)
+    grads, expected_grads = (mmcv_golden.grads_of(y, *leaves) for y in (output, expected))
+    for key in grads:
+        assert_close(grads[key], expected_grads[key], 1e-5, key)
+    for actual, wanted in zip(running, expected_running, strict=True):
+        assert_close(actual, wanted, 1e-6)
+    assert not torch.allclose(output, norm(maps, None, None, bias, weight, True, 0.3, 1e-3))
 
 
 # Half precision, where mmcv has it
@@ -372,6 +420,20 @@ def test_half_precision(dtype: torch.dtype) -> None:
 
 
 # Where it comes from
+
+
+@needs_ours
+def test_deterministic_mode_is_left_as_it_was() -> None:
+    """On a GPU these kernels have no deterministic version; mmcv's do not refuse the mode."""
+    maps = double(0, 2, 3, 7, 9).requires_grad_()
+    try:
+        torch.use_deterministic_algorithms(True)
+        output = ops.roi_align(maps, ROIS, (2, 2), 0.5, 0, 'avg', True)
+        torch.autograd.grad(output.sum(), maps)
+        assert torch.are_deterministic_algorithms_enabled()
+        assert not torch.is_deterministic_algorithms_warn_only_enabled()
+    finally:
+        torch.use_deterministic_algorithms(False)
 
 
 @needs_ours

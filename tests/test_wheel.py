@@ -111,7 +111,7 @@ def installed(tree: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def empty(wheel: Path, tree: Path) -> Iterator[Path]:
     """An environment that holds what README's command installs, where there is no compiler.
 
-    It has 5 GB, which pytest would keep.
+    A temporary folder, because pytest would keep its 5 GB.
     """
     with tempfile.TemporaryDirectory() as folder:
         run([sys._base_executable, '-m', 'venv', folder], tree)

@@ -1,8 +1,5 @@
 #!/usr/bin/env python3
-"""Checks packages, devices and data sets, and prints a fix for each problem.
-
-Marks: ok; note, worth knowing; warn, will get in the way; BROKEN, needed but does not work: exit 1.
-"""
+"""Checks packages, devices and data sets, and prints a fix for each problem."""
 
 import argparse
 import glob
@@ -11,21 +8,22 @@ import signal
 import subprocess
 import sys
 from importlib import metadata
-
-if sys.version_info < (3, 10):  # noqa: UP036  nothing keeps an older one from a checkout
-    sys.exit('error: mmparc needs Python 3.10 or newer: make env PYTHON=python3.11')
+from operator import eq, ge, gt, le, lt, ne
 
 PIP = f'"{sys.executable}" -m pip'
 VERSIONS = {str(d.name).lower(): d.version for d in reversed([*metadata.distributions()])}
 APT = {'libGL.so': 'libgl1', 'libgthread-2.0.so': 'libglib2.0-0', 'libxcb.so': 'libxcb1'}
-said = []  # marks and names
-
+COMPARE = {'<': lt, '<=': le, '>': gt, '>=': ge, '==': eq, '!=': ne}
+said = []  # marks (ok; note; warn: gets in the way; BROKEN: needed but does not work) and names
+# Probes set `mark`, `text`, `fix` for the report, `torch`, `devices` for later ones, `nms` for NMS.
 TORCH = """
-import shutil, torch
+import os, subprocess, torch
 devices = ['cpu', 'cuda'] if torch.cuda.is_available() else ['cpu']
 text = f'CUDA {torch.version.cuda}; devices: {", ".join(devices)}'
 if devices == ['cpu']:
-    mark = 'warn' if shutil.which('nvidia-smi') and not torch.version.cuda else 'note'
+    cuda, gpu = torch.version.cuda, subprocess.getoutput('nvidia-smi -L').startswith('GPU ')
+    mark = 'warn' if gpu and os.environ.get('CUDA_VISIBLE_DEVICES') not in ('', '-1') else 'note'
+    fix = f'update the NVIDIA driver: this torch needs CUDA {cuda}' if cuda else ''
 """
 PARC = """
 from mmparc.ops import BACKENDS, parc, parc_reference
@@ -38,7 +36,7 @@ text = f'{", ".join(BACKENDS)} are right on {", ".join(devices)}'
 """
 MMCV = """
 import mmcv.ops
-text, nms = 'operators of torchvision', lambda *args: mmcv.ops.nms(*args)[1]
+text, nms = "mmparc's operators, on torchvision", lambda *args: mmcv.ops.nms(*args)[1]
 if not sys.modules['mmcv._ext'].__file__.endswith('mmcv_ops.py'):
     text = f'compiled operators, CUDA {mmcv.ops.get_compiling_cuda_version()}'
 if 'not available' in text and devices[1:]:
@@ -55,7 +53,7 @@ PROBES = {  # distributions that install the same folder: code that fails if it 
     'torch': TORCH,
     'numpy': 'import numpy; torch.from_numpy(numpy.ones(1))',
     'mmparc': PARC,
-    'torchvision': 'from torchvision.ops import nms' + NMS,
+    'torchvision': 'from torchvision.ops import nms\ntext = "loads"' + NMS,
     'opencv-python opencv-python-headless': 'import cv2',
     'setuptools': 'import pkg_resources',
     'mmengine onedl-mmengine': 'import mmengine.runner',
@@ -77,7 +75,11 @@ DATA = {  # files below the data root, and how many were published
 
 def say(mark: str, name: str, text: str, fix: str = '') -> None:
     said.append((mark, name))
-    print(f'  {mark:<8}{name:<18} {text}' + f'\n{"":10}fix: {fix}' * bool(fix), flush=True)
+    print(f'  {mark:<8}{name:<18} {text}' + (f'\n{"":10}fix: {fix}' if fix else ''), flush=True)
+
+
+def numbers(version: str) -> list[int]:  # of 2.1+cu118: [2, 1, 0]
+    return [*map(int, re.findall(r'\b\d+', version.partition('+')[0])), 0, 0][:3]
 
 
 def check_versions() -> None:
@@ -86,25 +88,24 @@ def check_versions() -> None:
     lines = '\n'.join(['numpy', *(metadata.requires('mmparc') or [])])
     row = r'^([\w.-]+)([^;\s]*)(?: *; extra == .(?!dev|onedl)(\w+).)?$'
     for name, wanted, extra in re.findall(row, lines, re.M):
-        here = INSTALLED.get(name, [name] * (name in VERSIONS))
+        here = INSTALLED.get(name, [name] if name in VERSIONS else [])
         text = ' and '.join(f'{other} {VERSIONS[other]}' for other in here) or 'not installed'
-        bounds = re.findall(r'[<>=]+[\d.]+', wanted) * ('onedl' not in text)
-        have, *limits = ([int(n) for n in re.findall(r'\b\d+', v)[:3]] for v in (text, *bounds))
-        right = here and all((have < limit) == ('<' in b) for limit, b in zip(limits, bounds))
+        bounds = [] if 'onedl' in text else re.findall('([<>=!]=?)([0-9.]+)', wanted)
+        right = here and all(COMPARE[s](numbers(VERSIONS[here[0]]), numbers(n)) for s, n in bounds)
         if len(here) > 1 and name != 'opencv-python':
             right, text = False, f'{text} overwrite each other'
         mark = 'ok' if right else 'BROKEN' if extra in ('', 'mm') else 'note'
-        remove = f'{PIP} uninstall -y {" ".join(here)} && ' if here else ''
-        fix = '' if right else f"{remove}{PIP} install '{name}{wanted}'"
-        say(mark, name, f'{text:<24} {wanted}', fix)
+        pip = f'{PIP} uninstall -y {" ".join(here)} && {PIP}' if here else PIP
+        say(mark, name, f'{text:<24} {wanted}', '' if right else f"{pip} install '{name}{wanted}'")
 
 
 def fix_for(name: str, log: str = '') -> str:
     if library := next((library for library in APT if library in log), ''):
         return f'sudo apt-get update && sudo apt-get install -y {APT[library]}'
     again = {'mmcv': "'mmcv-lite<2.2'", 'torchvision': f'torchvision torch=={VERSIONS["torch"]}'}
-    again = again.get(name, f'{name}=={VERSIONS[name].partition("+")[0]}')
-    return f'{PIP} uninstall -y {name} && {PIP} install {again}'
+    again = again.get(name, f'{name}=={VERSIONS[name]}').partition('+')[0]  # PyPI has no +cu130
+    option = '--no-cache-dir ' if name == 'onedl-mmcv' else ''  # the cache may have it compiled
+    return f'{PIP} uninstall -y {name} && {PIP} install {option}{again}'
 
 
 def check_loading() -> None:
@@ -113,15 +114,14 @@ def check_loading() -> None:
         if not here or ('BROKEN', name) in said:
             break
         todo += here[:1]
-        code += f'mark, text = "ok", "loads"\n{probe}\nprint(f"\\n@{{mark}}@{{text}}")\n'
+        code += f'mark, text, fix = "ok", "", ""\n{probe}\nprint("\\n", mark, text, fix, sep="@")\n'
     ended = subprocess.run([sys.executable, '-uc', code], capture_output=True, errors='replace')
-    passed = re.findall('^@(ok|note|warn)@(.*)$', ended.stdout, re.M)
-    for name, (mark, text) in zip(todo, passed):
-        say(mark, name, text, fix_for(name) if mark == 'warn' else '')
+    passed = re.findall('^@(ok|note|warn)@(.*)@(.*)$', ended.stdout, re.M)
+    for name, (mark, text, fix) in zip(todo, passed):
+        say(mark, name, text or 'loads', (fix or fix_for(name)) if mark == 'warn' else '')
     for name in todo[len(passed) :][:1]:
-        status, last = ended.returncode, ended.stderr.strip().rpartition('\n')[2]
-        died = subprocess.CalledProcessError(status, f'import {name} within 300 s')
-        error = last if status == 1 else str(died)
+        died = subprocess.CalledProcessError(ended.returncode, f'import {name} within 300 s')
+        error = ended.stderr.strip().rpartition('\n')[2] if ended.returncode == 1 else str(died)
         say('BROKEN', name, error[:300], fix_for(name, ended.stderr))
     if after := [*INSTALLED][len(passed) + 1 :]:
         say('note', 'not tried', ', '.join(after))
@@ -134,7 +134,7 @@ def check_data(root: str) -> None:
         have = {p: len(glob.glob(f'{root}/{place}/{p}', recursive=True)) for p in parts}
         lacks = [f'{have[p]} of {parts[p]} {p}' for p in parts if have[p] < parts[p]]
         mark = 'ok' if not lacks else 'warn' if any(have.values()) else 'note'
-        say(mark, place, ', '.join(lacks) or 'complete', 'see docs/guide/data.md' * bool(lacks))
+        say(mark, place, ', '.join(lacks) or 'complete', 'see docs/guide/data.md' if lacks else '')
 
 
 if __name__ == '__main__':

@@ -27,8 +27,8 @@ def avoid_missing_cuda_ops(cfg: Config) -> None:
     if get_compiling_cuda_version() != 'not available':
         return
     print_log(
-        'mmcv was compiled without CUDA, so this detector runs on the CPU: to use the GPU, run '
-        '`pip uninstall -y mmcv` and `pip install mmcv-lite==2.1.0`',
+        'mmcv was compiled without CUDA, so this detector runs on the CPU: tools/doctor.py prints '
+        'how to use the GPU',
         logger='current',
         level=logging.WARNING,
     )

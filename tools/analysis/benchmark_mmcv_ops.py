@@ -85,6 +85,7 @@ def main() -> None:
         times = interleaved(sides, seconds=args.seconds, rounds=3)
         ours, theirs = (statistics.median(times[side]) * 1000 for side in sides)
         rows.append([name, f'{ours:.1f}', f'{theirs:.1f}', f'{ours / theirs:.2f}'])
+    print('# NMS and RoIAlign beside a compiled mmcv\n')
     print(f'- command: tools/analysis/benchmark_mmcv_ops.py --seconds {args.seconds:g}')
     print(f'- {machine()}\n')
     print(report.markdown(['operator', 'mmparc, ms', 'compiled, ms', 'ratio'], rows, 1))
