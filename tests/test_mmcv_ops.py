@@ -15,7 +15,7 @@ import mmcv_golden
 import numpy as np
 import pytest
 import torch
-from helpers import ROOT, assert_close
+from helpers import HALVES, ROOT, assert_close
 from mmcv import ops
 from mmcv_golden import random
 from torch.autograd import gradcheck
@@ -411,7 +411,7 @@ def calls(dtype: torch.dtype, rounded: torch.dtype) -> dict[str, torch.Tensor]:
 
 
 @needs_ours
-@pytest.mark.parametrize('dtype', [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize('dtype', HALVES)
 def test_half_precision(dtype: torch.dtype) -> None:
     exact = calls(torch.float32, dtype)
     for key, value in calls(dtype, dtype).items():

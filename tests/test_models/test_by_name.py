@@ -1,7 +1,8 @@
 """Each ParC backbone is built by its name in a config, without custom_imports, in each package.
 
-One fresh interpreter a package imports that package's models and none of mmparc, and starts a
-process for each group of names, so that each group's first name is what brings mmparc in.
+One fresh interpreter a package imports that package's models and of mmparc only what gives
+mmcv-lite its operators, and starts a process for each group of names, so that each group's first
+name is what brings mmparc's models in.
 """
 
 import subprocess
@@ -21,10 +22,12 @@ import importlib
 import os
 import sys
 
+import mmparc
+
 package, *scripts = sys.argv[1:]
 importlib.import_module(f'{package}.models')
 gc.freeze()
-assert not any(name.partition('.')[0] == 'mmparc' for name in sys.modules)
+assert not any(name.startswith('mmparc.') for name in sys.modules)
 for script in scripts:
     child = os.fork()
     if child == 0:

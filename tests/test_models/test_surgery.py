@@ -665,8 +665,9 @@ def test_it_reports(monkeypatch):
                 stage_with_dcn=(False, True, True, True),
             ),
             {},
-            'cannot be followed',
+            'nothing to exchange|cannot be followed',  # by a compiled mmcv
         ),
+        (dict(type='mmpretrain.LeNet5'), dict(img_size=4), 'cannot be followed'),
     ],
     ids=str,
 )
