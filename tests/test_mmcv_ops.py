@@ -15,7 +15,7 @@ import mmcv_golden
 import numpy as np
 import pytest
 import torch
-from helpers import HALVES, ROOT, assert_close
+from helpers import FORKS, HALVES, OLD_TORCH, ROOT, assert_close
 from mmcv import ops
 from mmcv_golden import random
 from torch.autograd import gradcheck
@@ -117,6 +117,8 @@ def all_found(found: dict, expected: dict, key: str) -> bool:
 @pytest.mark.slow
 @pytest.mark.parametrize('name', mmcv_golden.MODELS)
 def test_models_equal_those_of_a_compiled_mmcv(name: str) -> None:
+    if (OLD_TORCH and name == 'upernet') or (FORKS and name == 'dino'):
+        pytest.skip('it calls no operator of mmcv, and differs in this version of torch or mmdet')
     assert differences(name) == []
 
 
