@@ -120,7 +120,7 @@ def nms(boxes: Tensor, scores: Tensor, iou_threshold: float, offset: int) -> Ten
 def _nms_in_blocks(boxes: Tensor, scores: Tensor, threshold: float, block: int = 128) -> Tensor:
     """NMS on a CPU, block by block: torchvision's among the best boxes, which suppress the rest.
 
-    For thousands of boxes this takes a fifth of the time of torchvision's NMS of all.
+    For 2,000 to 12,000 boxes this takes a third to a fifth of the time of torchvision's NMS of all.
     """
     order = scores.sort(descending=True, stable=True).indices
     ranks = torch.arange(block, 0, -1, dtype=boxes.dtype)

@@ -71,8 +71,8 @@ def main() -> None:
     compiled = sys.modules['mmcv._ext']
     if compiled.__file__.endswith('mmcv_ops.py'):
         raise engine.UserError(
-            'mmcv-lite has no compiled operators to compare with: install a compiled mmcv, '
-            '`MMCV_WITH_OPS=1 pip install --no-build-isolation mmcv==2.1.0`'
+            'mmcv-lite has no compiled operators to compare with: run this in an environment with '
+            'a compiled mmcv (docs/mmcv_ops.md says how to make one)'
         )
     cases = {f'NMS of {n} boxes at {at}': partial(nms, n, at) for n, at in NMS}
     for count, size, images in ROI_ALIGN:
