@@ -14,8 +14,8 @@ env:  ## the environment in .venv, where it is not up to date [PYTHON=python3.12
 	@tools/make_env.sh
 
 data: env  ## the small data sets in data/ [SEED=3]
-	@$(VENV_PYTHON) tools/make_tiny_data.py \
-	    $(if $(filter-out 0,$(SEED)),--seed $(SEED) --out data/tiny-seed$(SEED))
+	@$(VENV_PYTHON) tools/make_toy_data.py \
+	    $(if $(filter-out 0,$(SEED)),--seed $(SEED) --out data/toy-seed$(SEED))
 
 demo: env  ## train a ParC detector on small data, evaluate and draw it [SEED=3]
 	@PYTHON=$(VENV_PYTHON) SEED=$(SEED) tools/demo.sh

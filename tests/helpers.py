@@ -160,7 +160,7 @@ def _serve() -> None:
     for name in HEAVY:
         importlib.import_module(name)
     read_metafiles_once()
-    for config in ROOT.glob('configs/*/convnext/*parc-*_tiny.py'):  # of one task each
+    for config in ROOT.glob('configs/*/convnext/*parc-*_toy.py'):  # of one task each
         importlib.import_module('mmengine.config').Config.fromfile(config)
     sys.stdout.flush()  # or each child would say it again
     gc.freeze()  # or each child spends seconds on tidying up all of this when it ends

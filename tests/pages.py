@@ -122,7 +122,7 @@ class Tree:
         return result
 
     def _shorter(self, tool: str, args: list[str]) -> list[str]:
-        if tool == 'make_tiny_data':
+        if tool == 'make_toy_data':
             return FEW
         if tool == 'swap_backbone':
             return SMALL

@@ -233,7 +233,7 @@ def test_inherits_at_most_three_deep(leaf: str) -> None:
 
 def test_a_fourth_level_is_noticed(tmp_path: Path) -> None:
     (tmp_path / 'own.py').write_text(
-        f"_base_ = '{CONFIGS}/cls/convnext/parc-convnext-micro_tiny.py'"
+        f"_base_ = '{CONFIGS}/cls/convnext/parc-convnext-micro_toy.py'"
     )
     (tmp_path / 'upstreams.py').write_text("_base_ = ['mmdet::_base_/default_runtime.py']")
     assert (depth(tmp_path / 'own.py'), depth(tmp_path / 'upstreams.py')) == (4, 1)

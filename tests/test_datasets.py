@@ -26,11 +26,11 @@ from mmparc.datasets import (
     Scene,
     draw_relations,
     draw_scene,
-    make_tiny_data,
+    make_toy_data,
 )
 
 ROOT = Path(__file__).parents[1]
-TOOL = ROOT / 'tools' / 'make_tiny_data.py'
+TOOL = ROOT / 'tools' / 'make_toy_data.py'
 SMALL = {
     'cls': {'train': 16, 'val': 8},
     'det': {'train': 6, 'val': 2},
@@ -40,9 +40,9 @@ SMALL = {
 
 @pytest.fixture(scope='module')
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    out = tmp_path_factory.mktemp('tiny')
+    out = tmp_path_factory.mktemp('toy')
     for task in TASKS:
-        make_tiny_data(out, task, **SMALL[task])
+        make_toy_data(out, task, **SMALL[task])
     return out
 
 
@@ -225,9 +225,9 @@ def test_wrong_settings_are_refused(tmp_path: Path) -> None:
         {'scenes': 'x'},
     ):
         with pytest.raises(ValueError, match=r'^[^\n]+$'):
-            make_tiny_data(tmp_path, 'det', **settings)
+            make_toy_data(tmp_path, 'det', **settings)
     with pytest.raises(ValueError, match='cls, det, seg'):
-        make_tiny_data(tmp_path, 'pose')
+        make_toy_data(tmp_path, 'pose')
     assert not any(tmp_path.iterdir())
 
 
@@ -236,16 +236,16 @@ def test_wrong_settings_are_refused(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize('task', TASKS)
 def test_same_seed_same_bytes(data: Path, tmp_path: Path, task: str) -> None:
-    same = digests(make_tiny_data(tmp_path / 'same', task, **SMALL[task]))
+    same = digests(make_toy_data(tmp_path / 'same', task, **SMALL[task]))
     assert same == digests(data / task)
-    other = images(digests(make_tiny_data(tmp_path / 'other', task, seed=1, **SMALL[task])))
+    other = images(digests(make_toy_data(tmp_path / 'other', task, seed=1, **SMALL[task])))
     assert other.keys() == images(same).keys()
     assert not set(other.values()) & set(same.values())
 
 
 @pytest.mark.parametrize('task', TASKS)
 def test_more_images_leave_the_first_as_they_are(data: Path, tmp_path: Path, task: str) -> None:
-    few = make_tiny_data(tmp_path, task, train=3, val=1)
+    few = make_toy_data(tmp_path, task, train=3, val=1)
     many = images(digests(data / task))
     assert len(images(digests(few))) == 4
     assert images(digests(few)).items() <= many.items()
@@ -268,23 +268,23 @@ def test_nothing_is_overwritten(data: Path, tmp_path: Path) -> None:
     times = {path: path.stat().st_mtime_ns for path in data.rglob('*')}
     for change in ({'difficulty': 'hard'}, {'seed': 3}, {'train': 7}, {'size': (64, 96)}):
         with pytest.raises(FileExistsError, match=r'holds something else .*delete'):
-            make_tiny_data(data, 'det', **{**SMALL['det'], **change})
-    assert make_tiny_data(data, 'det', **SMALL['det']) == data / 'det'
+            make_toy_data(data, 'det', **{**SMALL['det'], **change})
+    assert make_toy_data(data, 'det', **SMALL['det']) == data / 'det'
     assert digests(data) == before
     assert {path: path.stat().st_mtime_ns for path in data.rglob('*')} == times
 
     (tmp_path / 'cls').mkdir()
     (tmp_path / 'cls' / 'thesis.txt').write_text('mine')
     with pytest.raises(FileExistsError, match=r'no manifest\.json'):
-        make_tiny_data(tmp_path, 'cls', **SMALL['cls'])
+        make_toy_data(tmp_path, 'cls', **SMALL['cls'])
     assert digests(tmp_path).keys() == {'cls/thesis.txt'}
 
 
 def test_incomplete_data_is_seen(tmp_path: Path) -> None:
-    folder = make_tiny_data(tmp_path, 'seg', train=2, val=1, size=(64, 64))
+    folder = make_toy_data(tmp_path, 'seg', train=2, val=1, size=(64, 64))
     next((folder / 'annotations' / 'training').iterdir()).unlink()
     with pytest.raises(FileExistsError, match='files are missing'):
-        make_tiny_data(tmp_path, 'seg', train=2, val=1, size=(64, 64))
+        make_toy_data(tmp_path, 'seg', train=2, val=1, size=(64, 64))
 
 
 def test_an_interrupted_run_leaves_nothing(tmp_path: Path) -> None:
@@ -293,20 +293,20 @@ def test_an_interrupted_run_leaves_nothing(tmp_path: Path) -> None:
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        make_tiny_data(tmp_path, 'cls', train=4, val=1, on_image=interrupt)
+        make_toy_data(tmp_path, 'cls', train=4, val=1, on_image=interrupt)
     assert not any(tmp_path.iterdir())
 
 
 def test_relations_are_written(tmp_path: Path) -> None:
     """Under their own names, and not in a folder of shapes."""
     settings = dict(train=6, val=6, size=(64, 64), scenes='relations')
-    folders = {task: make_tiny_data(tmp_path, task, **settings) for task in TASKS}
+    folders = {task: make_toy_data(tmp_path, task, **settings) for task in TASKS}
     found = sorted(path.name for path in (folders['cls'] / 'train').iterdir())
     assert found == sorted(RELATIONS) == list(RELATIONS)
     content = json.loads((folders['det'] / 'annotations/instances_val2017.json').read_text())
     assert [c['name'] for c in content['categories']] == list(RELATIONS)
     with pytest.raises(FileExistsError, match='classes is'):
-        make_tiny_data(tmp_path, 'cls', **settings | {'scenes': 'shapes'})
+        make_toy_data(tmp_path, 'cls', **settings | {'scenes': 'shapes'})
 
 
 # What reads it

@@ -16,7 +16,7 @@ from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 
 from mmparc import ops
-from mmparc.datasets import make_tiny_data
+from mmparc.datasets import make_toy_data
 
 tomllib = pytest.importorskip('tomllib')  # Python 3.10 has none
 
@@ -208,8 +208,8 @@ def test_data_sets(tmp_path: Path) -> None:
 
     for place, parts in doctor['DATA'].items():
         assert look(place) == 'note'
-        if place.startswith('tiny'):
-            make_tiny_data(tmp_path / 'tiny', place[5:], train=2, val=1, size=(64, 96))
+        if place.startswith('toy'):
+            make_toy_data(tmp_path / 'toy', place[4:], train=2, val=1, size=(64, 96))
             last = tmp_path / place / 'preview.png'
         for pattern in parts.keys() - {'manifest.json'}:
             parts[pattern] = 1

@@ -21,9 +21,9 @@ from mmengine.logging import HistoryBuffer
 from mmparc import engine
 from mmparc.engine import device
 
-CLS = 'configs/cls/convnext/parc-convnext-micro_tiny.py'
-DET = 'configs/det/convnext/centernet-update_parc-convnext-micro_hrfpn_tiny.py'
-SEG = 'configs/seg/convnext/parc-convnext-micro_upernet_tiny.py'
+CLS = 'configs/cls/convnext/parc-convnext-micro_toy.py'
+DET = 'configs/det/convnext/centernet-update_parc-convnext-micro_hrfpn_toy.py'
+SEG = 'configs/seg/convnext/parc-convnext-micro_upernet_toy.py'
 MASK_RCNN = 'configs/det/convnext/mask-rcnn_parc-convnext-xt_fpn_1x_coco.py'
 ADE = 'configs/seg/convnext/parc-convnext-xt_upernet_8xb2-amp-160k_ade20k-512x512.py'
 IMAGENET = 'configs/cls/convnext/parc-convnext-xt_32xb128_in1k.py'
@@ -171,9 +171,9 @@ def strings(node: object) -> list[str]:
     'name, old, moved',
     [
         # loaders (test is another copy of val), and the evaluators where they name a file
-        (CLS, 'data/tiny/cls', 3),
-        (DET, 'data/tiny/det', 5),
-        (SEG, 'data/tiny/seg', 3),
+        (CLS, 'data/toy/cls', 3),
+        (DET, 'data/toy/det', 5),
+        (SEG, 'data/toy/seg', 3),
         (IMAGENET, 'data/imagenet', 3),
         (MASK_RCNN, 'data/coco', 5),
         (ADE, 'data/ade/ADEChallengeData2016', 3),
@@ -200,9 +200,9 @@ def test_data_root_moves_loaders_and_evaluators(name: str, old: str, moved: int)
 
 
 def test_a_path_that_only_begins_alike_stays() -> None:
-    with_neighbour = {'val_evaluator.outfile_prefix': 'data/tiny/det-results/x', 'data_root': 'new'}
+    with_neighbour = {'val_evaluator.outfile_prefix': 'data/toy/det-results/x', 'data_root': 'new'}
     cfg = engine.load_config(DET, with_neighbour)
-    assert cfg.val_evaluator.outfile_prefix == 'data/tiny/det-results/x'
+    assert cfg.val_evaluator.outfile_prefix == 'data/toy/det-results/x'
     assert cfg.val_evaluator.ann_file == 'new/annotations/instances_val2017.json'
 
 
@@ -218,9 +218,9 @@ def test_data_root_of_a_config_without_one(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     'name, expected',
     [
-        (CLS, 'work_dirs/cls/parc-convnext-micro_tiny'),
-        (DET, 'work_dirs/det/centernet-update_parc-convnext-micro_hrfpn_tiny'),
-        (SEG, 'work_dirs/seg/parc-convnext-micro_upernet_tiny'),
+        (CLS, 'work_dirs/cls/parc-convnext-micro_toy'),
+        (DET, 'work_dirs/det/centernet-update_parc-convnext-micro_hrfpn_toy'),
+        (SEG, 'work_dirs/seg/parc-convnext-micro_upernet_toy'),
         (RETINANET, 'work_dirs/det/retinanet_r50_fpn_1x_coco'),
     ],
 )

@@ -19,8 +19,8 @@ from mmparc.registry import MODELS
 from mmparc.swap.fragments import load_fragment, twin_names
 
 TOOL = 'tools/analysis/erf.py'
-TINY = ROOT / 'configs/cls/convnext/parc-convnext-micro_tiny.py'
-PLAIN_TINY = ROOT / 'configs/cls/convnext/convnext-micro_tiny.py'
+TOY = ROOT / 'configs/cls/convnext/parc-convnext-micro_toy.py'
+PLAIN_TOY = ROOT / 'configs/cls/convnext/convnext-micro_toy.py'
 SIZES = [(9, 14), (14, 9), (11, 11)]
 PERCENT = (20, 30, 50, 99)
 
@@ -31,7 +31,7 @@ def rectified(conv: nn.Module) -> nn.Module:
     return conv
 
 
-def tiny_backbone(name: str = 'parc-convnext-micro', **settings) -> nn.Module:
+def toy_backbone(name: str = 'parc-convnext-micro', **settings) -> nn.Module:
     """With branches that count: as they begin, nearly all of the field is the skip path's."""
     fragment = load_fragment(name).for_maps
     backbone = in_eval_of({**fragment, 'gap_before_final_norm': False, **settings})
@@ -132,7 +132,7 @@ def test_a_mixer_covers_the_cross(size: tuple[int, int]) -> None:
 
 
 def test_height_and_width_exchanged() -> None:
-    backbone = tiny_backbone()
+    backbone = toy_backbone()
     images = torch.randn(2, 3, 97, 131)
     field = receptive_field(backbone, images)
     turned = receptive_field(with_axes_exchanged(backbone), images.mT)
@@ -143,7 +143,7 @@ def test_height_and_width_exchanged() -> None:
 
 
 def test_images_are_averaged() -> None:
-    backbone = tiny_backbone()
+    backbone = toy_backbone()
     images = torch.randn(3, 3, 64, 64)
     each = [receptive_field(backbone, image[None]).contribution for image in images]
     assert_close(receptive_field(backbone, images).contribution, sum(each) / 3, 1e-5)
@@ -152,7 +152,7 @@ def test_images_are_averaged() -> None:
 
 def test_the_kernels_count() -> None:
     """A ParC layer in a backbone: without its kernels the field is another one."""
-    backbone = tiny_backbone()
+    backbone = toy_backbone()
     images = torch.randn(1, 3, 352, 352)
     before = receptive_field(backbone, images)
     for mixer in mixers(backbone).values():
@@ -167,7 +167,7 @@ def test_the_kernels_count() -> None:
 
 @pytest.mark.parametrize('with_cp', [False, True])
 def test_the_backbone_is_left_as_it_was(with_cp: bool) -> None:
-    backbone = tiny_backbone(with_cp=with_cp)
+    backbone = toy_backbone(with_cp=with_cp)
     modules, parameters = list(backbone.modules()), list(backbone.parameters())
     for i, module in enumerate(modules):
         module.training = i % 3 == 0
@@ -477,8 +477,8 @@ def save(config: Path, path: Path, leave_out: str = 'nothing') -> nn.Module:
 @pytest.mark.slow
 def test_configs_with_checkpoints(tmp_path: Path) -> None:
     """A classifier that pools is asked for its map; images are normalised as its config says."""
-    backbone = save(TINY, tmp_path / 'parc.pth')
-    save(PLAIN_TINY, tmp_path / 'plain.pth')
+    backbone = save(TOY, tmp_path / 'parc.pth')
+    save(PLAIN_TOY, tmp_path / 'plain.pth')
     folder, out = tmp_path / 'images', tmp_path / 'out'
     folder.mkdir()
     pixels = np.random.default_rng(0).integers(0, 256, (2, 64, 96, 3), dtype=np.uint8)
@@ -486,9 +486,9 @@ def test_configs_with_checkpoints(tmp_path: Path) -> None:
         cv2.imwrite(str(folder / f'{i}.png'), image)
     (folder / 'notes.txt').touch()
     run(
-        *('--config', PLAIN_TINY, tmp_path / 'plain.pth'),
-        *('--config', TINY, tmp_path / 'parc.pth'),
-        *('--config', TINY, 'none'),
+        *('--config', PLAIN_TOY, tmp_path / 'plain.pth'),
+        *('--config', TOY, tmp_path / 'parc.pth'),
+        *('--config', TOY, 'none'),
         *(*SMALL, '--images', folder, '--out', out),
         cwd=tmp_path,
     )
@@ -499,10 +499,10 @@ def test_configs_with_checkpoints(tmp_path: Path) -> None:
         ('parc', 'none'),
     ]
     assert_tables_agree(out)
-    assert_picture(out / f'1_{TINY.stem}.png', 2)
-    assert_picture(out / f'2_{TINY.stem}.png', 1)
+    assert_picture(out / f'1_{TOY.stem}.png', 2)
+    assert_picture(out / f'2_{TOY.stem}.png', 1)
 
-    cfg = Config.fromfile(TINY)
+    cfg = Config.fromfile(TOY)
     preprocessor = cfg.model.get('data_preprocessor') or cfg.data_preprocessor
     assert preprocessor.to_rgb
     mean, std = (torch.tensor(preprocessor[key]).view(3, 1, 1) for key in ('mean', 'std'))
@@ -519,17 +519,17 @@ def test_configs_with_checkpoints(tmp_path: Path) -> None:
 @pytest.mark.parametrize('leave_out', ['nothing', 'stages.3.0'])
 def test_another_checkpoint(leave_out: str, tmp_path: Path) -> None:
     """One of the twin, and one that lacks a block."""
-    config = PLAIN_TINY if leave_out == 'nothing' else TINY
+    config = PLAIN_TOY if leave_out == 'nothing' else TOY
     save(config, tmp_path / 'other.pth', leave_out)
-    line = error_line('--config', TINY, 'other.pth', *SMALL, cwd=tmp_path)
+    line = error_line('--config', TOY, 'other.pth', *SMALL, cwd=tmp_path)
     assert "'other.pth' is no checkpoint of this model: it lacks stages." in line
 
 
 ERRORS = {
     'a name': (['resnet51'], "no backbone 'resnet51': did you mean 'resnet50'?"),
-    'both': (['resnet50', '--config', TINY, 'none'], 'not both'),
+    'both': (['resnet50', '--config', TOY, 'none'], 'not both'),
     'a config': (['--config', 'no.py', 'none'], "no config 'no.py'"),
-    'a checkpoint': (['--config', TINY, 'no.pth'], "no checkpoint 'no.pth'"),
+    'a checkpoint': (['--config', TOY, 'no.pth'], "no checkpoint 'no.pth'"),
     'inputs': (['--inputs', '0'], 'positive numbers'),
     'a shape': (['--shape', '0', '3'], 'positive numbers'),
     'images': (['--images', 'no'], "no folder 'no'"),

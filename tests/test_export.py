@@ -35,9 +35,9 @@ if OLD_TORCH:
     pytest.skip('exports need torch>=2.6', allow_module_level=True)
 from torch.export import Dim  # torch 2.1 has none
 
-CLS = ROOT / 'configs/cls/convnext/parc-convnext-micro_tiny.py'
-SEG = ROOT / 'configs/seg/convnext/parc-convnext-micro_upernet_tiny.py'
-DET = ROOT / 'configs/det/convnext/centernet-update_parc-convnext-micro_hrfpn_tiny.py'
+CLS = ROOT / 'configs/cls/convnext/parc-convnext-micro_toy.py'
+SEG = ROOT / 'configs/seg/convnext/parc-convnext-micro_upernet_toy.py'
+DET = ROOT / 'configs/det/convnext/centernet-update_parc-convnext-micro_hrfpn_toy.py'
 TOOL = 'tools/export_onnx.py'
 # equal to K, longer, shorter, odd, prime, of one row
 LENGTHS = [(9, 14), (14, 9), (33, 50), (7, 2), (13, 17), (1, 1)]
@@ -248,7 +248,7 @@ def test_transformer_of_any_size(kind, tmp_path):
 
     A Swin of two stages, which is one merging; behind each, sizes take longer to follow.
     """
-    config = engine.load_config(str(ROOT / 'configs/cls/swin/parc-swin-t_tiny.py'))
+    config = engine.load_config(str(ROOT / 'configs/cls/swin/parc-swin-t_toy.py'))
     if kind == 'vit':
         config.model.backbone = dict(type='mmparc.ParCVisionTransformer', arch=VIT)
         config.model.neck = None
@@ -406,7 +406,7 @@ def test_tool(networks, tmp_path):
     options = ['--shape', 64, 96, '--seconds', 0]
     result = run_tool(TOOL, CLS, checkpoint, out, *options, cwd=tmp_path)
     assert result.returncode == 0, result.stderr
-    for text in ('1 x 3 x 64 x 96', CLS.stem, 'convnext-micro_tiny, plain', 'ratio', 'written: '):
+    for text in ('1 x 3 x 64 x 96', CLS.stem, 'convnext-micro_toy, plain', 'ratio', 'written: '):
         assert text in result.stdout
     assert sorted(tmp_path.rglob('*.*')) == [checkpoint, out]
     said = {entry.key: entry.value for entry in onnx.load(out).metadata_props}

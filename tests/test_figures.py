@@ -29,10 +29,10 @@ from mmparc.engine.config import datasets_of
 from mmparc.models import ParCMixer
 from mmparc.ops import parc
 
-CLS = 'configs/cls/convnext/parc-convnext-micro_tiny.py'
-PLAIN = 'configs/cls/convnext/convnext-micro_tiny.py'
-SEG = 'configs/seg/convnext/parc-convnext-micro_upernet_tiny.py'
-DET = 'configs/det/convnext/centernet-update_parc-convnext-micro_hrfpn_tiny.py'
+CLS = 'configs/cls/convnext/parc-convnext-micro_toy.py'
+PLAIN = 'configs/cls/convnext/convnext-micro_toy.py'
+SEG = 'configs/seg/convnext/parc-convnext-micro_upernet_toy.py'
+DET = 'configs/det/convnext/centernet-update_parc-convnext-micro_hrfpn_toy.py'
 ERF = 'tools/analysis/erf.py'
 VAL = 8  # images, one of each class
 KERNELS, SIZES, COMPARE = (
@@ -74,7 +74,7 @@ def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
     These hold random weights whose branches count, so that what kernels are resized to shows.
     """
     folder = tmp_path_factory.mktemp('figures')
-    run('tools/make_tiny_data.py', '--train', 2, '--val', VAL, cwd=folder)
+    run('tools/make_toy_data.py', '--train', 2, '--val', VAL, cwd=folder)
     for name, config in (('cls', CLS), ('plain', PLAIN), ('seg', SEG), ('det', DET)):
         torch.manual_seed(len(name))
         model = engine.build_trained(engine.load_config(str(ROOT / config)), 'none')
@@ -177,7 +177,7 @@ def test_an_offset_is_where_a_tap_looks() -> None:
 
 
 def test_parcnet() -> None:
-    cfg = Config.fromfile(ROOT / 'configs/cls/parcnet/parcnet-micro_tiny.py')
+    cfg = Config.fromfile(ROOT / 'configs/cls/parcnet/parcnet-micro_toy.py')
     with DefaultScope.overwrite_default_scope('mmpretrain'):
         model = MODELS.build(cfg.model)
     names = [part.name for parts in learned_layers(model).values() for part in parts]
@@ -305,7 +305,7 @@ def test_compared_classes(work: Path) -> None:
     args = (ROOT / CLS, 'cls.pth', ROOT / PLAIN, 'plain.pth')
     run(COMPARE, *args, '--num', 2, '--every', 2, '--out', 'compared', cwd=work)
     rows = read_csv(work / 'compared/predictions.csv')
-    files = sorted((work / 'data/tiny/cls/val').glob('*/*'))[:4:2]
+    files = sorted((work / 'data/toy/cls/val').glob('*/*'))[:4:2]
     assert [row['image'] for row in rows] == [file.name for file in files]
     cfg = engine.load_config(str(ROOT / CLS))
     mean, std = (torch.tensor(cfg.data_preprocessor[k]).view(3, 1, 1) for k in ('mean', 'std'))
@@ -337,14 +337,14 @@ def test_compared_maps(task: str, work: Path) -> None:
     truth = {}
     if task == 'det':
         annotations = json.loads(
-            (work / 'data/tiny/det/annotations/instances_val2017.json').read_text()
+            (work / 'data/toy/det/annotations/instances_val2017.json').read_text()
         )
         for image in annotations['images']:
             own = [a for a in annotations['annotations'] if a['image_id'] == image['id']]
             truth[image['file_name']] = len(own)
         assert all(truth[row['image']] == int(row['annotation: boxes']) for row in rows)
     else:
-        for file in (work / 'data/tiny/seg/annotations/validation').iterdir():
+        for file in (work / 'data/toy/seg/annotations/validation').iterdir():
             labels = set(np.unique(cv2.imread(str(file), cv2.IMREAD_UNCHANGED))) - {0}
             truth[f'{file.stem}.jpg'] = len(labels)
         assert all(truth[row['image']] == int(row['annotation: classes']) for row in rows)

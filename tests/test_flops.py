@@ -18,10 +18,10 @@ from mmparc.ops import BACKENDS
 
 CONFIGS = ROOT / 'configs'
 XT = 'cls/convnext/{}convnext-xt_32xb128_in1k.py'
-TINY = {
-    'cls': 'cls/convnext/{}convnext-micro_tiny.py',
-    'det': 'det/convnext/centernet-update_{}convnext-micro_hrfpn_tiny.py',
-    'seg': 'seg/convnext/{}convnext-micro_upernet_tiny.py',
+TOY = {
+    'cls': 'cls/convnext/{}convnext-micro_toy.py',
+    'det': 'det/convnext/centernet-update_{}convnext-micro_hrfpn_toy.py',
+    'seg': 'seg/convnext/{}convnext-micro_upernet_toy.py',
 }
 MASK_RCNN = 'det/convnext/mask-rcnn_{}convnext-xt_fpn_1x_coco.py'
 SIZES = [(64, 64), (200, 336), (97, 131), (131, 97)]
@@ -197,7 +197,7 @@ def test_parc_xt_by_hand() -> None:
 )
 def test_each_task_runs_at_any_size(task: str, size: tuple[int, int]) -> None:
     """Every backend as in one trace of the model with that backend."""
-    cfg = load(TINY[task], 'parc-')
+    cfg = load(TOY[task], 'parc-')
     report = count_config(cfg, size)
     assert report.size == size
     if task == 'det':
@@ -224,7 +224,7 @@ def traced(cfg, size: tuple[int, int], backend: str) -> Count:
 def test_height_and_width_exchanged() -> None:
     """The two halves of a mixer change places."""
     tall, wide, square = (
-        {k: v.total for k, v in count_config(load(TINY['cls'], 'parc-'), size).counts.items()}
+        {k: v.total for k, v in count_config(load(TOY['cls'], 'parc-'), size).counts.items()}
         for size in ((97, 131), (131, 97), (97, 97))
     )
     assert tall == wide and not tall.items() & square.items()
@@ -277,7 +277,7 @@ def test_unknown_operations_inside_parc_are_reported() -> None:
     'name, size, source',
     [
         (XT, (224, 224), 'CenterCrop'),
-        (TINY['det'], (128, 160), 'Resize'),
+        (TOY['det'], (128, 160), 'Resize'),
         (MASK_RCNN, (800, 1333), 'Resize'),
         (
             'seg/convnext/convnext-xt_upernet_8xb2-amp-160k_ade20k-512x512.py',
@@ -294,7 +294,7 @@ def test_a_config_says_its_size(name: str, size: tuple[int, int], source: str) -
 @pytest.mark.parametrize('task', ['cls', 'seg'])
 def test_a_config_without_a_size(task: str) -> None:
     with pytest.raises(engine.UserError, match='pass --shape H W'):
-        input_size(load(TINY[task]))
+        input_size(load(TOY[task]))
 
 
 # The tool
@@ -327,7 +327,7 @@ def test_tool_lists_what_it_does_not_know(tmp_path) -> None:
 @pytest.mark.parametrize(
     'args, said',
     [
-        ([CONFIGS / TINY['seg'].format('')], 'pass --shape H W'),
+        ([CONFIGS / TOY['seg'].format('')], 'pass --shape H W'),
         ([CONFIGS / XT.format(''), '--shape', '1', '2', '3'], 'one or two positive numbers'),
         ([CONFIGS / XT.format(''), '--shape', '0'], 'one or two positive numbers'),
         (['configs/no.py'], "no config 'configs/no.py'"),

@@ -26,10 +26,10 @@ LR, WEIGHT_DECAY = 3e-4, 0.05
 OPTIMIZER = dict(type='AdamW', lr=LR, weight_decay=WEIGHT_DECAY)
 # ConvNeXt-T's and ConvNeXt-S's blocks, for which upstream's recipes say 6 and 12 layers
 DEPTHS = {6: [3, 3, 9, 3], 12: [3, 3, 27, 3]}
-TINY = {
-    'mmpretrain': 'cls/convnext/{}convnext-micro_tiny.py',
-    'mmdet': 'det/convnext/centernet-update_{}convnext-micro_hrfpn_tiny.py',
-    'mmseg': 'seg/convnext/{}convnext-micro_upernet_tiny.py',
+TOY = {
+    'mmpretrain': 'cls/convnext/{}convnext-micro_toy.py',
+    'mmdet': 'det/convnext/centernet-update_{}convnext-micro_hrfpn_toy.py',
+    'mmseg': 'seg/convnext/{}convnext-micro_upernet_toy.py',
 }
 both_types = pytest.mark.parametrize('decay_type', ['layer_wise', 'stage_wise'])
 
@@ -248,9 +248,9 @@ def test_groups_are_few_and_complete() -> None:
 
 @pytest.mark.parametrize('parc', ['', 'parc-'], ids=['plain', 'parc'])
 @both_types
-@pytest.mark.parametrize('scope', TINY)
+@pytest.mark.parametrize('scope', TOY)
 def test_by_name_in_every_task(scope: str, decay_type: str, parc: str) -> None:
-    cfg = Config.fromfile(ROOT / 'configs' / TINY[scope].format(parc))
+    cfg = Config.fromfile(ROOT / 'configs' / TOY[scope].format(parc))
     if cfg.get('data_preprocessor'):
         cfg.model.data_preprocessor = cfg.data_preprocessor
     wrapper = dict(

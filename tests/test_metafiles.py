@@ -32,7 +32,7 @@ def leaves(root: Path = ROOT) -> list[str]:
     return [
         path.relative_to(root).as_posix()
         for path in root.glob('configs/[!_]*/**/*.py')
-        if not path.stem.endswith('_tiny')
+        if not path.stem.endswith('_toy')
     ]
 
 
@@ -62,7 +62,7 @@ def test_each_config_is_listed_once(tmp_path: Path) -> None:
         assert all(Path(entry['Config']).parent == folder for entry in metafile['Models'])
     assert [entry['Name'] for entry in ENTRIES] == [Path(config).stem for config in listed]
     # the control: another config is noticed, one for the small data is none
-    for name in ('configs/det/x/new_coco.py', 'configs/det/x/x_tiny.py', 'configs/_base_/x.py'):
+    for name in ('configs/det/x/new_coco.py', 'configs/det/x/x_toy.py', 'configs/_base_/x.py'):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).touch()
     assert leaves(tmp_path) == ['configs/det/x/new_coco.py']
@@ -129,4 +129,4 @@ def test_mmengine_reads_it(tmp_path: Path) -> None:
     for entry in ENTRIES:
         assert _get_cfg_metainfo(str(tmp_path), entry['Config'].partition('/')[2]) == entry
     with pytest.raises(ValueError, match='Expected configs'):
-        _get_cfg_metainfo(str(tmp_path), 'cls/convnext/parc-convnext-micro_tiny.py')
+        _get_cfg_metainfo(str(tmp_path), 'cls/convnext/parc-convnext-micro_toy.py')

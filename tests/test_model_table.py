@@ -28,7 +28,7 @@ NAMES = (
 @pytest.fixture
 def configs(tmp_path: Path) -> Path:
     """Configs of a small ParC-ConvNeXt by several names, in a family's folder."""
-    base = ROOT / 'configs/cls/convnext/parc-convnext-micro_tiny.py'
+    base = ROOT / 'configs/cls/convnext/parc-convnext-micro_toy.py'
     crop = "test_dataloader = dict(dataset=dict(pipeline=[dict(type='CenterCrop', crop_size=64)]))"
     folder = tmp_path / 'cls'
     (folder / 'family').mkdir(parents=True)

@@ -170,8 +170,8 @@ def test_commit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.slow
 def test_two_processes(tmp_path: Path) -> None:
-    run_tool('tools/make_tiny_data.py', '--tasks', 'cls', '--train', 16, '--val', 8, cwd=tmp_path)
-    config = ROOT / 'configs/cls/convnext/convnext-micro_tiny.py'  # made for 32
+    run_tool('tools/make_toy_data.py', '--tasks', 'cls', '--train', 16, '--val', 8, cwd=tmp_path)
+    config = ROOT / 'configs/cls/convnext/convnext-micro_toy.py'  # made for 32
     options = [
         'train_dataloader.batch_size=2',
         'optim_wrapper.accumulative_counts=2',

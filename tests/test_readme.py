@@ -37,7 +37,7 @@ def kind(command: str) -> str:
     if command.startswith(('pip wheel ', "pip install 'dist/", 'python -m mmparc ')):
         return 'installed'
     if words[0] == 'python' and Path(ROOT, words[1]).is_file():
-        return 'big' if words[1] == 'tools/train.py' and '_tiny' not in words[2] else 'small'
+        return 'big' if words[1] == 'tools/train.py' and '_toy' not in words[2] else 'small'
     return ''
 
 
@@ -113,7 +113,7 @@ def test_small_commands_run_in_order(tree: Tree) -> None:
     assert all((tree.folder / path).is_file() for path in tree.trained.values())
     assert list(tree.folder.glob('work_dirs/predictions/**/*.png'))
     assert list(tree.folder.glob('work_dirs/det/*/curves.png'))
-    assert list(tree.folder.glob('data/tiny-seed7/det/val2017/*.jpg'))
+    assert list(tree.folder.glob('data/toy-seed7/det/val2017/*.jpg'))
 
 
 @pytest.mark.slow

@@ -110,16 +110,16 @@ title: A table
 task: cls
 metrics: {top1: accuracy/top1}
 rows:
-  - {name: A, config: cls/resnet/resnet-micro_tiny.py, batch: 32, schedule: 20 epochs}
+  - {name: A, config: cls/resnet/resnet-micro_toy.py, batch: 32, schedule: 20 epochs}
   - name: B
-    config: cls/resnet/parc-resnet-micro_tiny.py
-    needs: cls/resnet/resnet-micro_tiny.py
+    config: cls/resnet/parc-resnet-micro_toy.py
+    needs: cls/resnet/resnet-micro_toy.py
     options:
       model.backbone.init_cfg.type: Pretrained
-      model.backbone.init_cfg.checkpoint: work_dirs/cls/resnet-micro_tiny/epoch_20.pth
+      model.backbone.init_cfg.checkpoint: work_dirs/cls/resnet-micro_toy/epoch_20.pth
     batch: 32
     schedule: 20 epochs
-  - {name: C, config: cls/convnext/convnext-micro_tiny.py, batch: 64, schedule: 20 epochs}
+  - {name: C, config: cls/convnext/convnext-micro_toy.py, batch: 64, schedule: 20 epochs}
 """
 TRAIN = """
 import json, pathlib, sys, time
@@ -193,7 +193,7 @@ def test_order_and_skipping(jobs: list[Job], tmp_path: Path) -> None:
 
     assert run(jobs) == {job.label: '' for job in jobs}
     order = tmp_path / 'runs/cls/order'
-    assert order.read_text().split() == ['resnet-micro_tiny', 'convnext-micro_tiny']
+    assert order.read_text().split() == ['resnet-micro_toy', 'convnext-micro_toy']
     assert (tmp_path / 'runs/mine/cls/order').read_text() == 'b\n'
     assert run(jobs, no_start) == {job.label: '' for job in jobs}  # all done
     with pytest.raises(AssertionError):
@@ -440,10 +440,10 @@ title: A table
 task: cls
 metrics: {top1: accuracy/top1}
 seeds: [3]
-data: [{make_tiny_data: [--out, OUT, --tasks, cls, --train, 16, --val, 8]}]
+data: [{make_toy_data: [--out, OUT, --tasks, cls, --train, 16, --val, 8]}]
 rows:
   - name: A
-    config: cls/resnet/resnet-micro_tiny.py
+    config: cls/resnet/resnet-micro_toy.py
     batch: 8
     schedule: 4 epochs
     options:
@@ -468,7 +468,7 @@ def test_a_killed_run_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.chdir(tmp_path)
     result = run_tool('tools/reproduce.py', path, '--dry-run', cwd=tmp_path)
     (data,) = re.findall(r'^data: python -m mmparc (.*)$', result.stdout, re.M)
-    run_tool('tools/make_tiny_data.py', *shlex.split(data)[1:], cwd=tmp_path)
+    run_tool('tools/make_toy_data.py', *shlex.split(data)[1:], cwd=tmp_path)
     (job,) = make_jobs(load_table(str(path)).rows, str(path), Path('runs'), {})
     runner = Runner(lambda job: train_command(job, 'none', nodes=1), 1, node=0)
 
@@ -496,7 +496,7 @@ def test_a_killed_run_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     # first what the killed run may not have come to evaluate
     assert epochs[-1] == list(range(step, 5)) and len(logs) == 2
     assert {2, 3, 4} <= {step for steps in epochs for step in steps}
-    config = (job.work_dir / 'resnet-micro_tiny.py').read_text()
+    config = (job.work_dir / 'resnet-micro_toy.py').read_text()
     assert 'seed=3' in config
 
     # and once more: nothing is left to do

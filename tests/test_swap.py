@@ -455,14 +455,14 @@ def swap(*args: object, cwd: Path) -> str:
 @pytest.mark.slow
 def test_swap_and_train_on_the_small_data(tmp_path: Path) -> None:
     """RetinaNet with ParC-ResNet50, written by the tool, trained by tools/train.py."""
-    data = ['--out', 'tiny', '--tasks', 'det', '--train', 8, '--val', 4]
-    assert run_tool('tools/make_tiny_data.py', *data, cwd=tmp_path).returncode == 0
+    data = ['--out', 'toy', '--tasks', 'det', '--train', 8, '--val', 4]
+    assert run_tool('tools/make_toy_data.py', *data, cwd=tmp_path).returncode == 0
     said = swap(RETINANET, 'parc-resnet50', '-o', 'new.py', '--shape', 128, 160, cwd=tmp_path)
     # the parameters by another count: mmdet's RetinaNet, and the papers' difference of ResNet50s
     assert '37,968,692' in said
     assert f'{37_968_692 - (25_557_032 - 23_737_640):,}' in said
     options = [
-        'data_root=tiny/det',
+        'data_root=toy/det',
         f'train_dataloader.dataset.metainfo.classes={list(CLASSES)}',
         f'val_dataloader.dataset.metainfo.classes={list(CLASSES)}',
         f'model.bbox_head.num_classes={len(CLASSES)}',
@@ -497,7 +497,7 @@ def test_a_path_is_inherited_from_where_the_new_config_lies(tmp_path: Path) -> N
     assert cfg.model.bbox_head.type == 'ATSSHead'
     assert cfg.model.neck.in_channels == [48, 96, 192, 384]
     # printed, and of one of mmparc's own names, which mmengine does not know
-    own = 'mmparc::cls/resnet/parc-resnet-micro_tiny.py'
+    own = 'mmparc::cls/resnet/parc-resnet-micro_toy.py'
     args = (own, 'parc-convnext-micro', '--shape', 64, 64)
     printed = run_tool('tools/swap_backbone.py', *args, cwd=tmp_path).stdout
     (tmp_path / 'printed.py').write_text(printed)

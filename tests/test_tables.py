@@ -115,11 +115,11 @@ title: A table
 task: cls
 metrics: {top1: accuracy/top1}
 seeds: [0, 1]
-data: [{make_tiny_data: [--train, 8]}]
+data: [{make_toy_data: [--train, 8]}]
 rows:
-  - {name: 'A, plain', config: cls/resnet/resnet-micro_tiny.py, batch: 32, schedule: 9 epochs}
+  - {name: 'A, plain', config: cls/resnet/resnet-micro_toy.py, batch: 32, schedule: 9 epochs}
   - name: B
-    config: cls/resnet/parc-resnet-micro_tiny.py
+    config: cls/resnet/parc-resnet-micro_toy.py
     needs: cls/resnet/resnet50_32xb128_in1k.py
     batch: 16
     schedule: 40 iterations
@@ -135,7 +135,7 @@ def test_table(tmp_path: Path) -> None:
     path = tmp_path / 'mine.yaml'
     path.write_text(GOOD)
     table = load_table(str(path))
-    assert table.data == (('make_tiny_data', ('--train', '8')),)
+    assert table.data == (('make_toy_data', ('--train', '8')),)
     plain, other = table.rows
     assert [str(run.work_dir) for run in plain.runs(Path('w'))] == [
         'w/mine/cls/a-plain/seed-0',
@@ -160,10 +160,10 @@ MISTAKES = {
     'batch: 32': ('batch: 0', 'it must be positive'),
     '9 epochs': ('9 Epochs', "has the schedule '9 Epochs'"),
     'task: cls': ('task: classification', "has the task 'classification'"),
-    'resnet-micro_tiny.py, ': ('no_such.py, ', "there is no config 'cls/resnet/no_such.py'"),
+    'resnet-micro_toy.py, ': ('no_such.py, ', "there is no config 'cls/resnet/no_such.py'"),
     'needs: cls/resnet/resnet50_32xb128_in1k.py': (
-        'needs: cls/resnet/parc-resnet-micro_tiny.py',
-        "needs 'cls/resnet/parc-resnet-micro_tiny.py', which needs itself",
+        'needs: cls/resnet/parc-resnet-micro_toy.py',
+        "needs 'cls/resnet/parc-resnet-micro_toy.py', which needs itself",
     ),
     'resnet50_32xb128': ('resnet-micro', "no table has 'cls/resnet/resnet-micro_in1k.py'"),
     'pos_embed: false': ('pos_embed: {a: 1}', "the option 'model.backbone.pos_embed' with keys"),
@@ -171,8 +171,8 @@ MISTAKES = {
     'params: 1.5': ('params: null', "has 'params' published as None"),
     'name: B': ("name: 'A, plain'", "two rows have the name 'A, plain'"),
     "name: 'A, plain'": ("name: 'B'", "two rows have the name 'B'"),
-    'make_tiny_data': ('make_data', "'data' asks for the tool 'make_data'"),
-    '[--train, 8]': ('--train', "the arguments of 'make_tiny_data' in 'data' must be a list"),
+    'make_toy_data': ('make_data', "'data' asks for the tool 'make_data'"),
+    '[--train, 8]': ('--train', "the arguments of 'make_toy_data' in 'data' must be a list"),
     'title: A': ('title: [A', 'is no YAML'),
     'rows:\n': ('rows: []\ndata:\n', 'has no rows'),
     'rows:': ('rows: 5\nrest:', "has a 'rows' of the wrong kind: 5"),

@@ -22,9 +22,9 @@ from mmparc.engine import load_config
 from mmparc.tables.logs import final_metrics, read_scalars, read_starts, read_tests
 
 CONFIGS = {
-    'cls': ROOT / 'configs/cls/convnext/parc-convnext-micro_tiny.py',
-    'det': ROOT / 'configs/det/convnext/centernet-update_parc-convnext-micro_hrfpn_tiny.py',
-    'seg': ROOT / 'configs/seg/convnext/parc-convnext-micro_upernet_tiny.py',
+    'cls': ROOT / 'configs/cls/convnext/parc-convnext-micro_toy.py',
+    'det': ROOT / 'configs/det/convnext/centernet-update_parc-convnext-micro_hrfpn_toy.py',
+    'seg': ROOT / 'configs/seg/convnext/parc-convnext-micro_upernet_toy.py',
 }
 MASK_RCNN = ROOT / 'configs/det/convnext/mask-rcnn_parc-convnext-xt_fpn_1x_coco.py'
 RETINANET = 'mmdet::retinanet/retinanet_r50_fpn_1x_coco.py'
@@ -45,7 +45,7 @@ def data(tmp_path_factory: pytest.TempPathFactory):
 
     @functools.cache
     def make(task: str) -> Path:
-        run('tools/make_tiny_data.py', '--out', out, '--tasks', task, *SIZES, cwd=out)
+        run('tools/make_toy_data.py', '--out', out, '--tasks', task, *SIZES, cwd=out)
         return out / task
 
     return make
@@ -86,7 +86,7 @@ def short(task: str, root: Path, steps: int) -> list[str]:
 
 
 def small_leaf(task: str, family: str) -> Path:
-    leaves = ROOT.glob(f'configs/{task}/{family}/*parc*_tiny.py')
+    leaves = ROOT.glob(f'configs/{task}/{family}/*parc*_toy.py')
     (config,) = (leaf for leaf in leaves if '_relations_' not in leaf.name)
     return config
 
@@ -262,7 +262,7 @@ def test_tensorboard_as_the_readme_says(data, tmp_path: Path) -> None:
 @pytest.mark.parametrize('tool', ['tools/train.py', 'tools/test.py'])
 def test_wrong_config(tool: str, tmp_path: Path) -> None:
     (tmp_path / 'configs').symlink_to(ROOT / 'configs')
-    wrong = 'configs/det/convnext/centernet-update_parc-convnext-mirco_hrfpn_tiny.py'
+    wrong = 'configs/det/convnext/centernet-update_parc-convnext-mirco_hrfpn_toy.py'
     checkpoint = ['none'] if tool == 'tools/test.py' else []
     line = error_line(tool, wrong, *checkpoint, cwd=tmp_path, fresh=tool == 'tools/train.py')
     assert wrong in line and f"did you mean '{wrong.replace('mirco', 'micro')}'?" in line
@@ -279,7 +279,7 @@ def test_wrong_config(tool: str, tmp_path: Path) -> None:
         (
             [CONFIGS['seg'], '--cfg-options', 'data_root=no/such/place'],
             "no data root 'no/such/place'",
-            'python -m mmparc make_tiny_data',
+            'python -m mmparc make_toy_data',
         ),
         (
             [MASK_RCNN],

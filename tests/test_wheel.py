@@ -23,7 +23,7 @@ from packaging.requirements import Requirement
 from pages import blocks
 from test_readme import COMMANDS, README, kind
 
-from mmparc.datasets import make_tiny_data
+from mmparc.datasets import make_toy_data
 
 pytestmark = pytest.mark.slow
 
@@ -31,7 +31,7 @@ PIP, MODULE = 'pip ', 'python -m mmparc '
 INSTALLED = [command for command in COMMANDS if kind(command) == 'installed']
 BUILD, INSTALL = (command for command in INSTALLED if command.startswith(PIP))
 SWAP, SURGERY = ((ROOT / f'docs/guide/{page}.md').read_text() for page in ('swap', 'surgery'))
-DETECTOR = 'mmparc::det/convnext/centernet-update_parc-convnext-micro_hrfpn_tiny.py'
+DETECTOR = 'mmparc::det/convnext/centernet-update_parc-convnext-micro_hrfpn_toy.py'
 # What a build must leave out: what work leaves behind, and what an earlier build did.
 LITTER = (
     'mmparc/__pycache__/home.cpython-311.pyc',
@@ -39,7 +39,7 @@ LITTER = (
     'configs/det/convnext/notes.txt',
     'tools/__pycache__/train.cpython-311.pyc',
     'work_dirs/det/x/epoch_1.pth',
-    'data/tiny/det/x.py',
+    'data/toy/det/x.py',
     'build/lib/mmparc/gone.py',
     'build/lib/mmparc/.mim/configs/gone.py',
 )
@@ -239,7 +239,7 @@ def test_commands_of_the_readme(empty: Path, tmp_path: Path) -> None:
 
     spawn = 'env_cfg.mp_cfg.mp_start_method=spawn'
     appended = {
-        'make_tiny_data': ['--train', 16, '--val', 8],
+        'make_toy_data': ['--train', 16, '--val', 8],
         'train': ['--cfg-options', 'train_dataloader.batch_size=8', 'train_cfg.max_epochs=1'],
         'swap_backbone': ['--shape', 128, 160],
     }
@@ -282,7 +282,7 @@ def test_surgery(mmparc, tmp_path: Path) -> None:
     (tmp_path / 'det.py').write_text(block_of(SURGERY, 'det.py'))
     small = block_of(SWAP, 'new_small.py').replace('./new.py', './det.py')
     (tmp_path / 'det_small.py').write_text(small)
-    data = make_tiny_data(tmp_path / 'data', 'det', train=4, val=2)
+    data = make_toy_data(tmp_path / 'data', 'det', train=4, val=2)
     options = ['--cfg-options', f'data_root={data}', 'train_cfg.max_epochs=1']
     mmparc('train', 'det_small.py', '--no-pretrained', *options)
     trained = torch.load(tmp_path / 'work_dirs/det/det_small/epoch_1.pth', weights_only=False)
@@ -294,7 +294,7 @@ def test_surgery(mmparc, tmp_path: Path) -> None:
 
 def test_lists_the_tools(mmparc) -> None:
     said = mmparc()
-    for name in ('train', 'test', 'make_tiny_data', 'convert_official', 'analysis/get_flops'):
+    for name in ('train', 'test', 'make_toy_data', 'convert_official', 'analysis/get_flops'):
         assert f'\n  {name} ' in said
     assert 'make_env' not in said
 

@@ -7,15 +7,15 @@ cd "$(dirname "$0")/.."
 
 PYTHON=${PYTHON:-python}
 SEED=${SEED:-0}
-CONFIG=configs/det/convnext/centernet-update_parc-convnext-micro_hrfpn_tiny.py
-[ "$SEED" = 0 ] && DATA=data/tiny || DATA=data/tiny-seed$SEED
+CONFIG=configs/det/convnext/centernet-update_parc-convnext-micro_hrfpn_toy.py
+[ "$SEED" = 0 ] && DATA=data/toy || DATA=data/toy-seed$SEED
 RUN=work_dirs/demo/$(date +%Y%m%d_%H%M%S)
 # Threads that wait for each other asleep: spinning, they take 9 times as long on two cores as soon
 # as anything else wants one of them.
 export OMP_WAIT_POLICY=${OMP_WAIT_POLICY:-passive}
 
 echo "== data"
-"$PYTHON" tools/make_tiny_data.py --out "$DATA" --tasks det --seed "$SEED"
+"$PYTHON" tools/make_toy_data.py --out "$DATA" --tasks det --seed "$SEED"
 echo "== training, into $RUN"
 "$PYTHON" tools/train.py "$CONFIG" --work-dir "$RUN" "$@" \
     --cfg-options data_root="$DATA/det" randomness.seed="$SEED"

@@ -69,7 +69,7 @@ DATA = {  # files below the data root, and how many were published
     'coco': {'train2017/*.jpg': 118_287, 'val2017/*.jpg': 5_000, 'annotations/instances_*.json': 2},
     'ade/ADEChallengeData2016': {'images/*/*.jpg': 22_210, 'annotations/*/*.png': 22_210},
     'VOCdevkit/VOC2012': {'JPEGImages/*': 17_125, 'SegmentationClass*/*': 14_268, '*/*/aug.txt': 1},
-    **{f'tiny/{task}': {'manifest.json': 1} for task in ('cls', 'det', 'seg')},
+    **{f'toy/{task}': {'manifest.json': 1} for task in ('cls', 'det', 'seg')},
 }
 
 

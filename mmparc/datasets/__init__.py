@@ -5,7 +5,7 @@ Needs NumPy, OpenCV and pycocotools, neither torch nor any OpenMMLab package.
 
 from mmparc.datasets.relations import RELATIONS, draw_relations
 from mmparc.datasets.scenes import CLASSES, DIFFICULTIES, Scene, SceneObject, draw_scene
-from mmparc.datasets.writers import DEFAULTS, SCENES, TASKS, holds_tiny_data, make_tiny_data
+from mmparc.datasets.writers import DEFAULTS, SCENES, TASKS, holds_toy_data, make_toy_data
 
 __all__ = [
     'CLASSES',
@@ -18,6 +18,6 @@ __all__ = [
     'SceneObject',
     'draw_relations',
     'draw_scene',
-    'holds_tiny_data',
-    'make_tiny_data',
+    'holds_toy_data',
+    'make_toy_data',
 ]

@@ -72,7 +72,7 @@ class Job:
     size: tuple[int, int]
 
 
-def make_tiny_data(
+def make_toy_data(
     out: str | os.PathLike[str],
     task: str,
     *,
@@ -116,7 +116,7 @@ def make_tiny_data(
         'size': size,
     }
     folder = Path(out) / task
-    if holds_tiny_data(out, task, **settings):
+    if holds_toy_data(out, task, **settings):
         return folder
     manifest = _manifest(task, **settings)
     partial = folder.with_name(f'.{task}-{uuid.uuid4().hex[:8]}.partial')
@@ -126,14 +126,14 @@ def make_tiny_data(
         try:
             partial.rename(folder)
         except OSError:  # another process was faster
-            if not holds_tiny_data(out, task, **settings):
+            if not holds_toy_data(out, task, **settings):
                 raise
     finally:
         shutil.rmtree(partial, ignore_errors=True)
     return folder
 
 
-def holds_tiny_data(
+def holds_toy_data(
     out: str | os.PathLike[str],
     task: str,
     *,
@@ -144,7 +144,7 @@ def holds_tiny_data(
     val: int | None = None,
     size: tuple[int, int] | None = None,
 ) -> bool:
-    """Whether the data set that `make_tiny_data` would write is already there, and complete.
+    """Whether the data set that `make_toy_data` would write is already there, and complete.
 
     Raises:
         ValueError: A setting is out of range.

@@ -78,7 +78,7 @@ def check_data(cfg: Config, *loaders: str) -> None:
                 raise UserError(
                     f"there is no data root '{root}' ({loader}): put the data set there, say where "
                     'it is with --cfg-options data_root=DIR, or make the small one with '
-                    '`python -m mmparc make_tiny_data` and use its configs'
+                    '`python -m mmparc make_toy_data` and use its configs'
                 )
             ann_file = dataset.get('ann_file')
             if ann_file and not Path(root, ann_file).exists():

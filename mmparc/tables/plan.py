@@ -9,7 +9,7 @@ A file says::
     metrics: {box AP: coco/bbox_mAP}         # column: key in mmengine's log
     scale: 100                               # logged value times this is the shown one (1)
     seeds: [0, 1, 2]                         # a run of each row for each
-    data: [{make_tiny_data: [--out, DIR]}]   # tools to run before the rows, with arguments
+    data: [{make_toy_data: [--out, DIR]}]   # tools to run before the rows, with arguments
     rows:
       - name: ParC-ConvNeXt-XT
         config: det/convnext/....py          # below configs/

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from helpers import ROOT
 
-from mmparc.datasets import make_tiny_data
+from mmparc.datasets import make_toy_data
 
 FIGURES = ROOT / 'docs' / 'robustness' / 'figures.csv'
 COLUMNS = ('point', 'what', 'tried', 'held', 'command', 'commit')
@@ -32,7 +32,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
     @functools.cache
     def make(task: str, train: int = 16) -> Path:
         out = tmp_path_factory.mktemp('data')
-        make_tiny_data(out, task, train=train, val=8, size=(64, 64))
+        make_toy_data(out, task, train=train, val=8, size=(64, 64))
         return out / task
 
     return make

@@ -25,15 +25,15 @@ from helpers import ROOT, run_tool
 from mmengine.config import Config
 
 from mmparc import converters, engine
-from mmparc.datasets import CLASSES, make_tiny_data
+from mmparc.datasets import CLASSES, make_toy_data
 from mmparc.engine.samples import coco_problem
 
 CONFIGS = {
-    'CLS': ROOT / 'configs/cls/convnext/parc-convnext-micro_tiny.py',
-    'RES': ROOT / 'configs/cls/resnet/parc-resnet-micro_tiny.py',
-    'NET': ROOT / 'configs/cls/parcnet/parcnet-micro_tiny.py',
-    'DET': ROOT / 'configs/det/convnext/centernet-update_parc-convnext-micro_hrfpn_tiny.py',
-    'SEG': ROOT / 'configs/seg/convnext/parc-convnext-micro_upernet_tiny.py',
+    'CLS': ROOT / 'configs/cls/convnext/parc-convnext-micro_toy.py',
+    'RES': ROOT / 'configs/cls/resnet/parc-resnet-micro_toy.py',
+    'NET': ROOT / 'configs/cls/parcnet/parcnet-micro_toy.py',
+    'DET': ROOT / 'configs/det/convnext/centernet-update_parc-convnext-micro_hrfpn_toy.py',
+    'SEG': ROOT / 'configs/seg/convnext/parc-convnext-micro_upernet_toy.py',
 }
 # Names of commands below; what follows them are --cfg-options.
 TRAIN = 'tools/train.py {} --work-dir run {} --cfg-options data_root=data/{} train_cfg.{} '
@@ -54,7 +54,7 @@ COMMANDS = {
     'flops': 'tools/analysis/get_flops.py CLS --shape 64 --cfg-options ',
     'swap': 'tools/swap_backbone.py mmdet::retinanet/retinanet_r50_fpn_1x_coco.py ',
     'table': 'tools/reproduce.py table.yaml --dry-run',
-    'data': 'tools/make_tiny_data.py --out made --tasks cls --train 10 --val 10 --size 64 64 ',
+    'data': 'tools/make_toy_data.py --out made --tasks cls --train 10 --val 10 --size 64 64 ',
 }
 
 
@@ -199,7 +199,7 @@ def swapped_table(**changes: object) -> str:
     lines = dict(title='T', task='cls', metrics='{top-1: accuracy/top1}', rows='')
     lines = {**changes, **lines, **changes}
     text = ''.join(f'{key}: {value}\n' for key, value in lines.items() if value is not None)
-    config = 'cls/convnext/parc-convnext-micro_tiny.py'
+    config = 'cls/convnext/parc-convnext-micro_toy.py'
     row = f'  - {{name: A, config: {config}, batch: 32, schedule: 20 epochs}}\n'
     return text + (row if lines['rows'] == '' else '')
 
@@ -213,7 +213,7 @@ BAD_CONFIGS = {
     # names
     'no such config': Case('tools/train.py no/such.py', 'there is no config|pass the path'),
     'a mistyped name': Case(
-        'tools/train.py mmparc::cls/convnext/parc-convnext-mirco_tiny.py',
+        'tools/train.py mmparc::cls/convnext/parc-convnext-mirco_toy.py',
         'ships no config|did you mean',
     ),
     'an unknown package': Case('tools/train.py mmpose::a.py', 'must begin with|mmdet::'),
@@ -531,7 +531,7 @@ LATER = ' train_dataloader.num_workers={} train_dataloader.persistent_workers=Fa
 HERE, AWAY = LATER.format(0), LATER.format(2)
 TRUNCATED = b'\xff\xd8\xff\xe0\x00\x10JFIF'
 BAD_DATA = {
-    'no root': Case('train cls data_root=no/such', "no data root 'no/such'|make_tiny_data"),
+    'no root': Case('train cls data_root=no/such', "no data root 'no/such'|make_toy_data"),
     'a root that is a file': Case(
         'train cls data_root=bad.pth', 'no data root|data_root=DIR', write('bad.pth', b'')
     ),
@@ -871,7 +871,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The small data of the three tasks."""
     root = tmp_path_factory.mktemp('data')
     for task in ('cls', 'det', 'seg'):
-        make_tiny_data(root, task, train=len(CLASSES), val=len(CLASSES), size=(64, 64))
+        make_toy_data(root, task, train=len(CLASSES), val=len(CLASSES), size=(64, 64))
     return root
 
 

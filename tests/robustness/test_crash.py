@@ -30,7 +30,7 @@ BATCH = 8  # of 16 images: two steps an epoch
 # another one does; beside flipped samples, mixup, nothing, and dropout draw random numbers.
 TASKS = {
     'cls': (
-        'configs/cls/resnet/parc-resnet-micro_tiny.py',
+        'configs/cls/resnet/parc-resnet-micro_toy.py',
         'train_dataloader.num_workers=2',
         'train_cfg.max_epochs=3',
         'train_cfg.val_interval=1',
@@ -40,13 +40,13 @@ TASKS = {
         'model.train_cfg.augments.alpha=0.8',
     ),
     'det': (
-        'configs/det/resnet/centernet-update_parc-resnet-micro_hrfpn_tiny.py',
+        'configs/det/resnet/centernet-update_parc-resnet-micro_hrfpn_toy.py',
         'train_cfg.max_epochs=3',
         'train_cfg.val_interval=1',
         'default_hooks.checkpoint.interval=1',
     ),
     'seg': (
-        'configs/seg/resnet/parc-resnet-micro_upernet_tiny.py',
+        'configs/seg/resnet/parc-resnet-micro_upernet_toy.py',
         'train_dataloader.num_workers=0',
         'train_dataloader.persistent_workers=False',
         'train_cfg.max_iters=6',

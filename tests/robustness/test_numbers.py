@@ -17,9 +17,9 @@ from mmparc.engine.finite import image_files
 from mmparc.ops import exported, resize_taps
 
 CONFIGS = {
-    'cls': ROOT / 'configs/cls/convnext/parc-convnext-micro_tiny.py',
-    'det': ROOT / 'configs/det/convnext/centernet-update_parc-convnext-micro_hrfpn_tiny.py',
-    'seg': ROOT / 'configs/seg/convnext/parc-convnext-micro_upernet_tiny.py',
+    'cls': ROOT / 'configs/cls/convnext/parc-convnext-micro_toy.py',
+    'det': ROOT / 'configs/det/convnext/centernet-update_parc-convnext-micro_hrfpn_toy.py',
+    'seg': ROOT / 'configs/seg/convnext/parc-convnext-micro_upernet_toy.py',
 }
 AMP = ROOT / 'configs/seg/convnext/parc-convnext-xt_upernet_8xb2-amp-160k_ade20k-512x512.py'
 FAMILIES = sorted(path.name for path in ROOT.glob('configs/cls/*/'))
@@ -250,7 +250,7 @@ def weights_after(config: Path, work_dir: Path, root: Path, seed: int) -> str:
 def test_deterministic_runs_are_equal(full, record, data, tmp_path):
     families = FAMILIES if full else ['resnet']
     for family in families:
-        leaves = ROOT.glob(f'configs/cls/{family}/parc*_tiny.py')
+        leaves = ROOT.glob(f'configs/cls/{family}/parc*_toy.py')
         (config,) = (path for path in leaves if 'relations' not in path.name)
         first, again, other = (
             weights_after(config, tmp_path / f'{family}-{i}', data('cls'), seed)

@@ -50,7 +50,7 @@ train_dataloader = dict(
 
 
 def leaf(task: str, family: str) -> Path:
-    paths = ROOT.glob(f'configs/{task}/{family}/*parc*_tiny.py')
+    paths = ROOT.glob(f'configs/{task}/{family}/*parc*_toy.py')
     (path,) = (path for path in paths if 'relations' not in path.name)
     return path
 

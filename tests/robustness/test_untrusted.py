@@ -20,9 +20,9 @@ from mmengine.runner import checkpoint as mmengine_checkpoint
 
 from mmparc import engine
 
-CLS = ROOT / 'configs/cls/convnext/parc-convnext-micro_tiny.py'
-DET = ROOT / 'configs/det/convnext/centernet-update_parc-convnext-micro_hrfpn_tiny.py'
-SEG = ROOT / 'configs/seg/convnext/parc-convnext-micro_upernet_tiny.py'
+CLS = ROOT / 'configs/cls/convnext/parc-convnext-micro_toy.py'
+DET = ROOT / 'configs/det/convnext/centernet-update_parc-convnext-micro_hrfpn_toy.py'
+SEG = ROOT / 'configs/seg/convnext/parc-convnext-micro_upernet_toy.py'
 
 
 class WritesFile:

@@ -1,4 +1,4 @@
-"""A classifier of made relations, `tools/make_tiny_data.py --scenes relations`, on two CPU cores.
+"""A classifier of made relations, `tools/make_toy_data.py --scenes relations`, on two CPU cores.
 
 A leaf sets the backbone and the head's in_channels. The pooling is nearly the maximum: behind an
 average the one disc that is the answer moves the logits too little to be learned from.

@@ -1,4 +1,4 @@
-"""A detector of made relations, `tools/make_tiny_data.py --scenes relations`, on two CPU cores.
+"""A detector of made relations, `tools/make_toy_data.py --scenes relations`, on two CPU cores.
 
 CenterNet (its update) with one convolution on the only map, of stride 4, so that what a disc's
 class needs of the rest of the image comes from the backbone. A leaf sets that and the head's

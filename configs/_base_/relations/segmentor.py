@@ -1,4 +1,4 @@
-"""A segmentor of made relations, `tools/make_tiny_data.py --scenes relations`, on two CPU cores.
+"""A segmentor of made relations, `tools/make_toy_data.py --scenes relations`, on two CPU cores.
 
 One linear layer on the only map, so that what a pixel has to know of the rest of the image comes
 from the backbone. A leaf sets that and the head's in_channels and channels.

@@ -1,3 +1,0 @@
-_base_ = './deit-t_tiny.py'
-
-model = dict(backbone={**_base_.parc, 'img_size': 96})

@@ -1,8 +1,0 @@
-# A classifier for two CPU cores on the small data.
-_base_ = ['../../_base_/tiny/classifier.py', '../../_base_/backbones/mobilenet-v2-micro.py']
-
-model = dict(
-    backbone=dict(_delete_=True, **_base_.plain),
-    neck=dict(type='GlobalAveragePooling'),
-    head=dict(in_channels=_base_.final_channels),
-)

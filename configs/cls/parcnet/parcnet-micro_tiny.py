@@ -1,3 +1,0 @@
-_base_ = './mobilevit-micro_tiny.py'
-
-model = dict(backbone=dict(**_base_.parc, img_size=96))

@@ -1,0 +1,3 @@
+_base_ = './mobilevit-micro_toy.py'
+
+model = dict(backbone=dict(**_base_.parc, img_size=96))

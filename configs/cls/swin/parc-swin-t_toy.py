@@ -1,0 +1,3 @@
+_base_ = './swin-t_toy.py'
+
+model = dict(backbone={**_base_.parc, 'img_size': 96})

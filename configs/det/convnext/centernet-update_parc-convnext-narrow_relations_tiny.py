@@ -1,3 +1,0 @@
-_base_ = './centernet-update_convnext-narrow_relations_tiny.py'
-
-model = dict(backbone=dict(**_base_.parc))

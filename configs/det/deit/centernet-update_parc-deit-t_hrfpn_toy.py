@@ -1,0 +1,3 @@
+_base_ = './centernet-update_deit-t_hrfpn_toy.py'
+
+model = dict(backbone={**_base_.parc, 'img_size': (128, 160)})

@@ -1,3 +1,0 @@
-_base_ = './centernet-update_mobilevit-s_hrfpn_tiny.py'
-
-model = dict(backbone={**_base_.parc, 'img_size': (128, 160)})

@@ -1,7 +1,0 @@
-# A detector for two CPU cores, trained on the small data from scratch in minutes.
-_base_ = ['../../_base_/tiny/detector.py', '../../_base_/backbones/resnet-micro.py']
-
-model = dict(
-    backbone=dict(_delete_=True, **_base_.plain, out_indices=[1, 2, 3]),
-    neck=dict(in_channels=_base_.channels[1:]),
-)

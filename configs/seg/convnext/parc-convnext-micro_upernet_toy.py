@@ -1,0 +1,3 @@
+_base_ = './convnext-micro_upernet_toy.py'
+
+model = dict(backbone=dict(**_base_.parc, img_size=(128, 160)))

@@ -1,0 +1,3 @@
+_base_ = './deit-t_upernet_toy.py'
+
+model = dict(backbone={**_base_.parc, 'img_size': (128, 160)})

@@ -1,0 +1,3 @@
+_base_ = './mobilenet-v2-narrow_fcn_relations_toy.py'
+
+model = dict(backbone=dict(**_base_.parc))

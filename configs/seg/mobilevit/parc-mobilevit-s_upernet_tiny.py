@@ -1,3 +1,0 @@
-_base_ = './mobilevit-s_upernet_tiny.py'
-
-model = dict(backbone={**_base_.parc, 'img_size': (128, 160)})

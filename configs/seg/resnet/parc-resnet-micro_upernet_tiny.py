@@ -1,3 +1,0 @@
-_base_ = './resnet-micro_upernet_tiny.py'
-
-model = dict(backbone=dict(**_base_.parc, img_size=(128, 160)))

@@ -1,0 +1,8 @@
+# A segmentor on the small data, to see Swin-T train on a CPU.
+_base_ = ['../../_base_/toy/segmentor.py', '../../_base_/backbones/swin-t.py']
+
+model = dict(
+    backbone=dict(_delete_=True, **_base_.plain, out_indices=[0, 1, 2, 3], pad_small_map=True),
+    decode_head=dict(in_channels=_base_.channels),
+    auxiliary_head=dict(in_channels=_base_.channels[2]),
+)
