@@ -5,7 +5,7 @@ VENV_PYTHON := $(or $(MMPARC_VENV),.venv)/bin/python
 export PATH := $(or $(PATH),/usr/local/bin:/usr/bin:/bin)
 WORKERS ?= 2
 
-.PHONY: help env data demo test test-report test-stacks robustness lint format clean
+.PHONY: help env data demo test test-full test-report test-stacks robustness lint format clean
 
 help:  ## this list
 	@sed -nE 's/^([a-z-]+):.*## (.*)/make \1\t\2/p' Makefile | expand -t 20
@@ -20,8 +20,11 @@ data: env  ## the small data sets in data/ [SEED=3]
 demo: env  ## train a ParC detector on small data, evaluate and draw it [SEED=3]
 	@PYTHON=$(VENV_PYTHON) SEED=$(SEED) tools/demo.sh
 
-test: env  ## all tests [PYTEST_ARGS='-k ops' WORKERS=4]
-	@$(VENV_PYTHON) -m pytest -n $(WORKERS) --dist worksteal -m '' tests $(PYTEST_ARGS)
+test: env  ## the tests, in ten minutes [PYTEST_ARGS='-k ops' WORKERS=4]
+	@$(VENV_PYTHON) -m pytest -n $(WORKERS) --dist worksteal $(PYTEST_ARGS)
+
+test-full: env  ## all tests: every page, config and failure too
+	@$(VENV_PYTHON) -m pytest -n $(WORKERS) --dist worksteal -m '' $(PYTEST_ARGS)
 
 test-report: env  ## the page of results in a headless browser [PYTEST_ARGS=-x]
 	@command -v chromium > /dev/null || { echo 'error: Chromium is not installed:' \

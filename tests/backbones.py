@@ -6,7 +6,7 @@ import torch
 from mmpretrain.registry import MODELS
 from torch import nn
 
-from mmparc.models.layers import ParCConv, ParCMixer
+from mmparc.layers import ParCConv, ParCMixer
 from mmparc.ops import parc_reference
 
 

@@ -15,7 +15,7 @@ from torch import nn
 from torch._dynamo.exc import Unsupported
 from torch._dynamo.testing import CompileCounter
 
-from mmparc.models.layers import ParCMixer
+from mmparc.layers import ParCMixer
 from mmparc.ops import BACKENDS
 from mmparc.ops.select import SHIPPED_TABLE
 

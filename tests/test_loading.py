@@ -11,7 +11,7 @@ from mmengine.runner.checkpoint import load_checkpoint
 from mmpretrain.registry import MODELS
 
 from mmparc import engine
-from mmparc.models.layers import ParCConv
+from mmparc.layers import ParCConv
 from mmparc.ops import resize_taps
 
 ARCH = dict(depths=[1, 1, 2, 1], channels=[8, 16, 24, 32])

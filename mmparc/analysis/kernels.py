@@ -10,8 +10,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from mmparc.layers import ResizedOnLoad
 from mmparc.models import ParCConv
-from mmparc.models.layers import ResizedOnLoad
 
 
 @dataclass(frozen=True)

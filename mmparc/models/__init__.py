@@ -1,5 +1,8 @@
 """ParC models. Importing this package registers all of them in scope ``mmparc``."""
 
+from mmparc.layers import ParCConv, ParCConv2d, ParCMixer
+from mmparc.surgery import ParCify
+
 from .backbones import (
     ParCConvNeXt,
     ParCMobileNetV2,
@@ -9,9 +12,7 @@ from .backbones import (
     ParCSwinTransformer,
     ParCVisionTransformer,
 )
-from .layers import ParCConv, ParCConv2d, ParCMixer
 from .multi_scale import MultiScaleClsDataPreprocessor
-from .surgery import ParCify
 
 __all__ = [
     'MultiScaleClsDataPreprocessor',

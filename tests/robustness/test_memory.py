@@ -11,8 +11,8 @@ import pytest
 import torch
 from helpers import run_tool
 
+from mmparc.layers.kernel_cache import LENGTHS
 from mmparc.models import ParCConv, ParCMixer
-from mmparc.models.layers.kernel_cache import LENGTHS
 from mmparc.ops import BACKENDS, choose_backend, fft, parc, select
 
 MIB = 1 << 20

@@ -30,8 +30,8 @@ from torch.nn import functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from mmparc import engine
+from mmparc.layers.token_mixer import TokenMixer
 from mmparc.models import ParCify
-from mmparc.models.layers.token_mixer import TokenMixer
 from mmparc.ops import BACKENDS
 
 slow = pytest.mark.slow

@@ -8,7 +8,7 @@ from mmcv.cnn import ConvModule, build_conv_layer
 from mmengine.registry import MODELS
 from torch import nn
 
-from mmparc.models.layers import ParCMixer
+from mmparc.layers import ParCMixer
 
 PARC = dict(type='mmparc.ParCConv2d', taps=7)
 RESNET = dict(

@@ -23,8 +23,8 @@ from helpers import HALVES, assert_close, relative_error
 from mmpretrain.models import ConvNeXt, MobileNetV2, MobileViT, ResNet
 from torch import nn
 
+from mmparc.layers import ParCConv
 from mmparc.models import ParCConvNeXt, ParCMobileNetV2, ParCNet, ParCResNet
-from mmparc.models.layers import ParCConv
 from mmparc.ops import BACKENDS
 
 ARCH = dict(depths=[1, 1, 2, 1], channels=[8, 12, 16, 24])

@@ -21,8 +21,8 @@ from torch import nn
 from torch.nn.utils.parametrize import register_parametrization
 from torch.utils.data import DataLoader
 
-from mmparc.models.layers import ParCConv, ParCMixer, parc
-from mmparc.models.layers.kernel_cache import LENGTHS as KEPT
+from mmparc.layers import ParCConv, ParCMixer, parc
+from mmparc.layers.kernel_cache import LENGTHS as KEPT
 from mmparc.ops import BACKENDS, parc_reference
 
 SIZES = ((13, 17), (17, 13), (14, 14))

@@ -4,7 +4,7 @@ import pytest
 import torch
 from helpers import assert_close, relative_error
 
-from mmparc.models.layers import ParCConv, ParCMixer
+from mmparc.layers import ParCConv, ParCMixer
 from mmparc.ops import BACKENDS, parc_reference
 from mmparc.registry import MODELS
 

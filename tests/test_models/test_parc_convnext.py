@@ -10,8 +10,8 @@ from backbones import calls_of_mixers
 from mmpretrain.models import ConvNeXt
 from mmpretrain.registry import MODELS
 
+from mmparc.layers import ParCMixer
 from mmparc.models.backbones import ParCConvNeXt
-from mmparc.models.layers import ParCMixer
 
 SMALL = dict(depths=[1, 2, 3, 2], channels=[8, 12, 16, 24])
 STARTS = (1, 2, 1, 1)

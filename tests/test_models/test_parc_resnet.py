@@ -17,8 +17,8 @@ from backbones import (
 from helpers import assert_close
 from mmpretrain.models import ResNet
 
+from mmparc.layers import ParCMixer
 from mmparc.models.backbones import ParCResNet
-from mmparc.models.layers import ParCMixer
 
 NARROW = dict(stem_channels=8, base_channels=8, out_indices=(0, 1, 2, 3))
 PUBLISHED = {

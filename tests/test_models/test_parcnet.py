@@ -16,9 +16,9 @@ from mmpretrain.registry import MODELS
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from mmparc.layers import ParCConv
 from mmparc.models.backbones import ParCNet
-from mmparc.models.layers import ParCConv
-from mmparc.models.layers.local_global import ParCBlock
+from mmparc.models.backbones.local_global import ParCBlock
 from mmparc.ops import BACKENDS, parc_reference
 
 SMALL = dict(

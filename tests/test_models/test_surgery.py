@@ -17,10 +17,10 @@ from mmengine.registry import MODELS
 from mmpretrain.models import ConvNeXt
 from torch import nn
 
+from mmparc.layers import ParCMixer
+from mmparc.layers.exchange import mixer_groups
 from mmparc.models import ParCConvNeXt, ParCMobileNetV2, ParCResNet, surgery
-from mmparc.models.layers import ParCMixer
-from mmparc.models.layers.exchange import mixer_groups
-from mmparc.models.stages import find_stages
+from mmparc.surgery.stages import find_stages
 
 slow = pytest.mark.slow
 SIZES = [(96, 96), (97, 131), (131, 97)]

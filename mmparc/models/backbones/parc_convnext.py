@@ -8,10 +8,9 @@ from collections.abc import Sequence
 
 from mmpretrain.models import ConvNeXt
 
+from mmparc.layers import ParCMixer
+from mmparc.layers.placement import check_parc_starts, image_size
 from mmparc.registry import MODELS
-
-from ..layers import ParCMixer
-from .placement import check_parc_starts, image_size
 
 # ConvNeXt's rule with the ParC kernels among the convolutions.
 INIT_CFG = [

@@ -1,15 +1,14 @@
 """ParC-MobileViT: MobileViT with ParC in place of attention (arXiv 2210.04020).
 
 Everything but that is mmpretrain's MobileViT, as it is not in ParC-Net, which has its outline but
-blocks and widths of its own. What goes with the attention: :mod:`mmparc.models.attention`.
+blocks and widths of its own. What goes with the attention: :mod:`mmparc.surgery.attention`.
 """
 
 from mmpretrain.models import MobileViT
 
+from mmparc.layers.placement import image_size
 from mmparc.registry import MODELS
-
-from ..attention import exchange_attention
-from .placement import image_size
+from mmparc.surgery.attention import exchange_attention
 
 
 @MODELS.register_module()

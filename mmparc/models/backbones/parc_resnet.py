@@ -11,10 +11,9 @@ from collections.abc import Sequence
 from mmpretrain.models import ResNet
 from torch import nn
 
+from mmparc.layers import ParCMixer
+from mmparc.layers.placement import check_no_stride, check_parc_starts, padded_resolution
 from mmparc.registry import MODELS
-
-from ..layers import ParCMixer
-from .placement import check_no_stride, check_parc_starts, padded_resolution
 
 STEM_STRIDE = 4  # convolution and pooling
 

@@ -1,15 +1,14 @@
 """ParC-Swin: a Swin transformer with ParC in place of windowed attention (arXiv 2210.04020).
 
 Everything but that is mmpretrain's SwinTransformer. What of it goes with the attention:
-:mod:`mmparc.models.attention`.
+:mod:`mmparc.surgery.attention`.
 """
 
 from mmpretrain.models import SwinTransformer
 
+from mmparc.layers.placement import image_size
 from mmparc.registry import MODELS
-
-from ..attention import exchange_attention
-from .placement import image_size
+from mmparc.surgery.attention import exchange_attention
 
 
 @MODELS.register_module()

@@ -1,14 +1,13 @@
 """ParC-ViT and ParC-DeiT: a vision transformer with ParC in place of attention (arXiv 2210.04020).
 
 Everything but that is mmpretrain's VisionTransformer. What of it goes with the attention:
-:mod:`mmparc.models.attention`.
+:mod:`mmparc.surgery.attention`.
 """
 
+from mmparc.layers.placement import image_size
+from mmparc.layers.token_mixer import MapVisionTransformer
 from mmparc.registry import MODELS
-
-from ..attention import exchange_attention
-from ..layers.token_mixer import MapVisionTransformer
-from .placement import image_size
+from mmparc.surgery.attention import exchange_attention
 
 
 @MODELS.register_module()

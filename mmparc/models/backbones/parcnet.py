@@ -17,11 +17,11 @@ from mmpretrain.models.utils import make_divisible
 from torch import Tensor
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from mmparc.layers.placement import image_size
+from mmparc.layers.recompute import recompute
 from mmparc.registry import MODELS
 
-from ..layers.local_global import BN, SILU, LocalGlobalUnit
-from ..layers.recompute import recompute
-from .placement import image_size
+from .local_global import BN, SILU, LocalGlobalUnit
 
 # The ParC kernels and embeddings, no Conv2d, keep the values that they are made with.
 INIT_CFG = [
@@ -52,7 +52,7 @@ class ParCNet(BaseBackbone):
     """ParC-Net; takes images of any size, (B, 3, H, W).
 
     Its layers 1 to 5 have strides 2, 4, 8, 16 and 32 (see ``output_stride``); ParC is in layers 3
-    to 5. A training step needs at least two images, see :mod:`mmparc.models.layers.local_global`.
+    to 5. A training step needs at least two images: see :mod:`.local_global`.
 
     Args:
         arch: a name of ``arch_settings``, or a dict with the keys of one of them: the stem's kernel

@@ -1,7 +1,7 @@
 """The stages of any convolutional backbone, as papers' tables list them, and what lies in them.
 
 Found by following one image's shape through the backbone, so that nothing needs to be known of its
-family; so are the places of attention in :mod:`mmparc.models.attention`. Resolutions and sizes are
+family; so are the places of attention in :mod:`mmparc.surgery.attention`. Resolutions and sizes are
 (height, width).
 """
 
@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from .layers.exchange import is_spatial
+from mmparc.layers.exchange import is_spatial
 
 
 @dataclass

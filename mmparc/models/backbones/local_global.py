@@ -15,11 +15,10 @@ import torch
 from mmcv.cnn import ConvModule
 from torch import Tensor, nn
 
+from mmparc.layers import ParCConv, ResizedOnLoad
+from mmparc.layers.channel_attention import ChannelAttention
+from mmparc.layers.recompute import recompute
 from mmparc.ops import resize_taps
-
-from .parc import ParCConv
-from .recompute import recompute
-from .resize_on_load import ResizedOnLoad
 
 BN = dict(type='BN')
 SILU = dict(type='SiLU')
@@ -76,22 +75,6 @@ class ParCPair(ResizedOnLoad):
         n = x.shape[2 if self.axis == 'h' else 3]
         embedding = resize_taps(self.pos_embed, n, 'interpolate').to(x.dtype)
         return x + (embedding[..., None] if self.axis == 'h' else embedding[..., None, :])
-
-
-class ChannelAttention(nn.Module):
-    """Scales each channel by a value in [0, 1] that follows from the map's mean over H and W."""
-
-    def __init__(self, channels: int, ratio: int = 16) -> None:
-        super().__init__()
-        squeezed = max(channels // ratio, 1)
-        self.fc = nn.Sequential(
-            ConvModule(channels, squeezed, 1, norm_cfg=BN, act_cfg=dict(type='HSwish')),
-            ConvModule(squeezed, channels, 1, norm_cfg=BN, act_cfg=None),
-            nn.Hardsigmoid(),
-        )
-
-    def forward(self, x: Tensor) -> Tensor:
-        return x * self.fc(x.mean((2, 3), keepdim=True))
 
 
 class ParCBlock(nn.Module):

@@ -26,15 +26,16 @@ from mmpretrain.models.backbones.mobilevit import MobileVitBlock
 from mmpretrain.models.utils import MultiheadAttention
 from torch import Tensor, nn
 
-from .layers import ParCMixer
-from .layers.local_global import ChannelAttention
-from .layers.token_mixer import (
+from mmparc.layers import ParCMixer
+from mmparc.layers.channel_attention import ChannelAttention
+from mmparc.layers.token_mixer import (
     MapDistilledVisionTransformer,
     MapMobileVitBlock,
     MapVisionTransformer,
     TokenChannelAttention,
     TokenMixer,
 )
+
 from .stages import follow
 
 # By the names of their classes, since the packages have one each: where they keep the output's

@@ -3,7 +3,7 @@
 ``backbone=dict(type='mmparc.ParCify', backbone=dict(type='mmpretrain.ResNeXt', depth=50))`` is that
 ResNeXt with ParC mixers for the spatial convolutions of its deep stages; with
 ``replace='attention'`` those of a transformer take the place of its attention
-(:mod:`mmparc.models.attention`). With the settings of the published models it gives the networks of
+(:mod:`.attention`). With the settings of the published models it gives the networks of
 the backbones in :mod:`mmparc.models.backbones`.
 """
 
@@ -16,12 +16,12 @@ from mmengine.logging import print_log
 from mmengine.registry import MODELS as ANY_MODELS
 from torch import nn
 
+from mmparc.layers import ParCMixer
+from mmparc.layers.exchange import mixer_groups
+from mmparc.layers.placement import check_no_stride, check_parc_starts, image_size
 from mmparc.registry import MODELS
 
 from .attention import exchange_attention
-from .backbones.placement import check_no_stride, check_parc_starts, image_size
-from .layers import ParCMixer
-from .layers.exchange import mixer_groups
 from .stages import SpatialConv, Stage, find_stages
 
 DEEP = 16  # the total stride from which the published models have ParC
@@ -55,12 +55,12 @@ def ParCify(
     stride count in their stage but cannot be exchanged. Its **block** is the innermost module
     around it that is called and holds at least two convolutions or linear layers, a bottleneck for
     instance; for blocks within blocks and what is none see
-    :func:`mmparc.models.stages.find_stages`. A **stage** is all blocks whose outputs have the same
+    :func:`mmparc.surgery.stages.find_stages`. A **stage** is all blocks whose outputs have the same
     total stride and the same number of channels, in the order of execution. So papers' tables list
     them: four in a ResNet or ConvNeXt, seven in a MobileNetV2, each branch of an HRNet.
 
     Attention is exchanged as a whole, in all blocks, for depthwise mixers; which backbones are
-    known and what else goes with it: :func:`mmparc.models.attention.exchange_attention`.
+    known and what else goes with it: :func:`mmparc.surgery.attention.exchange_attention`.
 
     Initial values: rules of the backbone's ``init_cfg`` for Conv2d hold for the ParC kernels too
     that take a convolution's place. Where there are none, as with Pretrained, and in place of

@@ -10,7 +10,7 @@ from mmpretrain.models.backbones.mobilevit import MobileVitBlock
 from mmpretrain.models.backbones.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
-from .local_global import ChannelAttention
+from .channel_attention import ChannelAttention
 from .parc import ParCMixer
 
 
