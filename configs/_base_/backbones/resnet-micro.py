@@ -1,6 +1,6 @@
 """ResNet50 of an eighth of the width, to train on a CPU in minutes; no published model.
 
-At the small data's sizes it takes as many multiply-adds as ConvNeXt-Micro.
+At the toy data's sizes it takes as many multiply-adds as ConvNeXt-Micro.
 """
 
 channels = [32, 64, 128, 256]

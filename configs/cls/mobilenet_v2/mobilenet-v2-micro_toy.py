@@ -1,5 +1,10 @@
-# A classifier for two CPU cores on the small data.
-_base_ = ['../../_base_/toy/classifier.py', '../../_base_/backbones/mobilenet-v2-micro.py']
+# A classifier for two CPU cores on the toy data.
+_base_ = [
+    '../../_base_/models/classifier_toy.py',
+    '../../_base_/datasets/imagenet_toy.py',
+    '../../_base_/schedules/cls_toy.py',
+    '../../_base_/backbones/mobilenet-v2-micro.py',
+]
 
 model = dict(
     backbone=dict(_delete_=True, **_base_.plain),

@@ -1,8 +1,9 @@
-# A classifier for two CPU cores on made relations.
+# A classifier for two CPU cores on relations.
 _base_ = [
-    '../../_base_/relations/classifier.py',
-    '../../_base_/relations/schedule.py',
-    '../../_base_/relations/mobilenet-v2-narrow.py',
+    '../../_base_/models/classifier_relations.py',
+    '../../_base_/datasets/imagenet_relations.py',
+    '../../_base_/schedules/cls_relations.py',
+    '../../_base_/backbones/mobilenet-v2-narrow.py',
 ]
 
 model = dict(

@@ -1,5 +1,10 @@
-# Swin-T on the small data, to see it train on a CPU.
-_base_ = ['../../_base_/toy/classifier.py', '../../_base_/backbones/swin-t.py']
+# Swin-T on the toy data, to see it train on a CPU.
+_base_ = [
+    '../../_base_/models/classifier_toy.py',
+    '../../_base_/datasets/imagenet_toy.py',
+    '../../_base_/schedules/cls_toy.py',
+    '../../_base_/backbones/swin-t.py',
+]
 
 model = dict(
     backbone=dict(_delete_=True, **_base_.plain, pad_small_map=True),  # below a window of 7

@@ -1,8 +1,9 @@
-# A detector for two CPU cores on made relations.
+# A detector for two CPU cores on relations.
 _base_ = [
-    '../../_base_/relations/detector.py',
-    '../../_base_/relations/schedule.py',
-    '../../_base_/relations/convnext-narrow.py',
+    '../../_base_/models/centernet-update_relations.py',
+    '../../_base_/datasets/coco_relations.py',
+    '../../_base_/schedules/det_relations.py',
+    '../../_base_/backbones/convnext-narrow.py',
 ]
 
 model = dict(

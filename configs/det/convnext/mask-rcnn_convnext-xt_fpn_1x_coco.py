@@ -1,4 +1,4 @@
-_base_ = ['../../_base_/few_gpus/detector.py', '../../_base_/backbones/convnext-xt.py']
+_base_ = ['../../_base_/schedules/det_few-gpus.py', '../../_base_/backbones/convnext-xt.py']
 
 model = dict(
     backbone=dict(

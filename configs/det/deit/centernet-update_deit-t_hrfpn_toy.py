@@ -1,11 +1,14 @@
-# A detector on the small data, to see DeiT-T train on a CPU.
-_base_ = ['../../_base_/toy/detector.py', '../../_base_/backbones/deit-t.py']
+# A detector on the toy data, to see DeiT-T train on a CPU.
+_base_ = [
+    '../../_base_/models/centernet-update_toy.py',
+    '../../_base_/datasets/coco_toy.py',
+    '../../_base_/schedules/det_toy.py',
+    '../../_base_/backbones/deit-t.py',
+]
 
 widths = _base_.channels * 3
 model = dict(
-    backbone=dict(
-        _delete_=True, **_base_.plain, **_base_.maps, img_size=(128, 160), out_indices=[5, 8, 11]
-    ),
+    backbone=dict(**_base_.plain, **_base_.maps, img_size=(128, 160), out_indices=[5, 8, 11]),
     neck=[
         # its maps are all of stride 16: of these, strides 8, 16 and 32
         dict(

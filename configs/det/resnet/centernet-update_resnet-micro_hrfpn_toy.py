@@ -1,7 +1,12 @@
-# A detector for two CPU cores, trained on the small data from scratch in minutes.
-_base_ = ['../../_base_/toy/detector.py', '../../_base_/backbones/resnet-micro.py']
+# A detector for two CPU cores, trained on the toy data from scratch in minutes.
+_base_ = [
+    '../../_base_/models/centernet-update_toy.py',
+    '../../_base_/datasets/coco_toy.py',
+    '../../_base_/schedules/det_toy.py',
+    '../../_base_/backbones/resnet-micro.py',
+]
 
 model = dict(
-    backbone=dict(_delete_=True, **_base_.plain, out_indices=[1, 2, 3]),
+    backbone=dict(**_base_.plain, out_indices=[1, 2, 3]),
     neck=dict(in_channels=_base_.channels[1:]),
 )

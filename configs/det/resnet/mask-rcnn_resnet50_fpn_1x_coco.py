@@ -1,4 +1,4 @@
-_base_ = ['../../_base_/few_gpus/detector.py', '../../_base_/backbones/resnet50.py']
+_base_ = ['../../_base_/schedules/det_few-gpus.py', '../../_base_/backbones/resnet50.py']
 
 model = dict(
     backbone=dict(

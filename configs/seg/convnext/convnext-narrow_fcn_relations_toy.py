@@ -1,8 +1,9 @@
-# A segmentor for two CPU cores on made relations.
+# A segmentor for two CPU cores on relations.
 _base_ = [
-    '../../_base_/relations/segmentor.py',
-    '../../_base_/relations/schedule.py',
-    '../../_base_/relations/convnext-narrow.py',
+    '../../_base_/models/fcn_relations.py',
+    '../../_base_/datasets/ade20k_relations.py',
+    '../../_base_/schedules/seg_relations.py',
+    '../../_base_/backbones/convnext-narrow.py',
 ]
 
 model = dict(

@@ -1,5 +1,10 @@
-# A segmentor on the small data, to see DeiT-T train on a CPU.
-_base_ = ['../../_base_/toy/segmentor.py', '../../_base_/backbones/deit-t.py']
+# A segmentor on the toy data, to see DeiT-T train on a CPU.
+_base_ = [
+    '../../_base_/models/upernet_toy.py',
+    '../../_base_/datasets/ade20k_toy.py',
+    '../../_base_/schedules/seg_toy.py',
+    '../../_base_/backbones/deit-t.py',
+]
 
 widths = _base_.channels * 4
 model = dict(

@@ -1,4 +1,4 @@
-_base_ = ['../../_base_/few_gpus/segmentor.py', '../../_base_/backbones/mobilenet-v2.py']
+_base_ = ['../../_base_/schedules/seg_few-gpus.py', '../../_base_/backbones/mobilenet-v2.py']
 
 model = dict(
     backbone=dict(

@@ -1,5 +1,10 @@
-# A segmentor on the small data, to see MobileViT-S train on a CPU.
-_base_ = ['../../_base_/toy/segmentor.py', '../../_base_/backbones/mobilevit-s.py']
+# A segmentor on the toy data, to see MobileViT-S train on a CPU.
+_base_ = [
+    '../../_base_/models/upernet_toy.py',
+    '../../_base_/datasets/ade20k_toy.py',
+    '../../_base_/schedules/seg_toy.py',
+    '../../_base_/backbones/mobilevit-s.py',
+]
 
 model = dict(
     backbone=dict(_delete_=True, **_base_.plain, out_indices=_base_.out_indices),

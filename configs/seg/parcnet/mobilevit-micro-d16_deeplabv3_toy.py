@@ -1,5 +1,10 @@
-# A segmentor for two CPU cores on the small data: DeepLabV3 with output stride 16.
-_base_ = ['../../_base_/toy/segmentor.py', '../../_base_/backbones/parcnet-micro.py']
+# A segmentor for two CPU cores on the toy data: DeepLabV3 with output stride 16.
+_base_ = [
+    '../../_base_/models/upernet_toy.py',
+    '../../_base_/datasets/ade20k_toy.py',
+    '../../_base_/schedules/seg_toy.py',
+    '../../_base_/backbones/parcnet-micro.py',
+]
 
 model = dict(
     backbone=dict(_delete_=True, **_base_.plain_stride_16, out_indices=(3, 4)),

@@ -1,5 +1,10 @@
-# A segmentor for two CPU cores on the small data.
-_base_ = ['../../_base_/toy/segmentor.py', '../../_base_/backbones/resnet-micro.py']
+# A segmentor for two CPU cores on the toy data.
+_base_ = [
+    '../../_base_/models/upernet_toy.py',
+    '../../_base_/datasets/ade20k_toy.py',
+    '../../_base_/schedules/seg_toy.py',
+    '../../_base_/backbones/resnet-micro.py',
+]
 
 model = dict(
     backbone=dict(_delete_=True, **_base_.plain, out_indices=[0, 1, 2, 3]),

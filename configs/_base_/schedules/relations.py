@@ -1,4 +1,4 @@
-"""The training of every network on made relations: 600 steps of 8 images.
+"""The training of every network on relations: 600 steps of 8 images.
 
 A leaf sets the learning rate that suits its plain network, and fewer steps for what is easier.
 """
