@@ -5,6 +5,7 @@ looks the name up, so no config needs custom_imports. An ImportError in here wou
 show as "not in the registry": import nothing optional.
 """
 
+from mmengine.registry import HOOKS as MMENGINE_HOOKS
 from mmengine.registry import MODELS as MMENGINE_MODELS
 from mmengine.registry import OPTIM_WRAPPER_CONSTRUCTORS as MMENGINE_CONSTRUCTORS
 from mmengine.registry import Registry
@@ -15,4 +16,10 @@ OPTIM_WRAPPER_CONSTRUCTORS = Registry(
     parent=MMENGINE_CONSTRUCTORS,
     scope='mmparc',
     locations=['mmparc.engine.layer_decay'],
+)
+HOOKS = Registry(
+    'hook',
+    parent=MMENGINE_HOOKS,
+    scope='mmparc',
+    locations=['mmparc.engine.saving', 'mmparc.engine.finite'],
 )

@@ -3,20 +3,15 @@
 import argparse
 import copy
 import functools
-import os
-import pickle
-from collections.abc import Iterator
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
-from helpers import ROOT, needs_safe_loading, run_tool
+from helpers import ROOT
 from mmengine.config import Config, DictAction
 from mmengine.device import get_device
 from mmengine.device import utils as device_utils
 from mmengine.hub import get_config
-from mmengine.logging import HistoryBuffer
 
 from mmparc import engine
 from mmparc.engine import device
@@ -439,153 +434,3 @@ def test_a_detector_avoids_a_gpu_that_mmcv_lacks(
     monkeypatch.setattr(device_utils, 'DEVICE', 'cuda')  # as mmengine would have found
     engine.avoid_missing_cuda_ops(load(name))
     assert get_device() == expected
-
-
-# Checkpoints
-
-# Trains for an epoch with mmengine's Runner, then loads the checkpoint, safely, as the Runner does.
-WRITE_AND_LOAD = """
-import pickle
-import sys
-
-import torch
-from mmengine.model import BaseModel
-from mmengine.runner import Runner
-
-from mmparc.engine import allow_mmengine_checkpoints
-
-
-class Toy(BaseModel):
-    def __init__(self):
-        super().__init__()
-        self.layer = torch.nn.Linear(2, 1)
-
-    def forward(self, *x, mode='tensor'):
-        return dict(loss=self.layer(torch.stack(x)).square().mean())
-
-
-data = dict(
-    dataset=list(torch.ones(6, 2)),
-    batch_size=2,
-    sampler=dict(type='DefaultSampler', shuffle=False),
-    collate_fn=dict(type='pseudo_collate'),
-)
-Runner(
-    model=Toy(),
-    work_dir=sys.argv[1],
-    train_dataloader=data,
-    train_cfg=dict(by_epoch=True, max_epochs=1),
-    optim_wrapper=dict(optimizer=dict(type='SGD', lr=0.1, momentum=0.9)),
-    default_hooks=dict(logger=dict(type='LoggerHook', interval=1)),
-    log_level='ERROR',
-).train()
-
-path = sys.argv[1] + '/epoch_1.pth'
-try:
-    torch.load(path, weights_only=True)
-except pickle.UnpicklingError as error:
-    print('refused before:', 'HistoryBuffer' in str(error))
-allow_mmengine_checkpoints()
-print('loaded after:', 'message_hub' in torch.load(path, weights_only=True))
-"""
-
-
-@pytest.fixture(scope='module')
-def written(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
-    """A checkpoint of mmengine's Runner, and what the process that wrote it said."""
-    folder = tmp_path_factory.mktemp('checkpoint')
-    script = folder / 'write_and_load.py'
-    script.write_text(WRITE_AND_LOAD)
-    result = run_tool(script, folder, cwd=folder)
-    assert result.returncode == 0, result.stderr
-    return folder / 'epoch_1.pth', result.stdout
-
-
-@pytest.fixture
-def allowed() -> Iterator[None]:
-    """allow_mmengine_checkpoints() for the length of a test."""
-    before = torch.serialization.get_safe_globals()
-    engine.allow_mmengine_checkpoints()
-    yield
-    torch.serialization.clear_safe_globals()
-    torch.serialization.add_safe_globals(before)
-
-
-@needs_safe_loading
-def test_a_checkpoint_loads_only_once_allowed(written: tuple[Path, str]) -> None:
-    said = written[1].splitlines()
-    assert 'refused before: True' in said and 'loaded after: True' in said
-
-
-@needs_safe_loading
-def test_its_log_comes_back(written: tuple[Path, str], allowed: None) -> None:
-    path, _ = written
-    safe = torch.load(path, weights_only=True)
-    plain = torch.load(path, weights_only=False)
-    scalars, expected = (c['message_hub']['log_scalars'] for c in (safe, plain))
-    assert isinstance(scalars['train/loss'], HistoryBuffer)
-    for statistic in ('mean', 'max', 'min', 'current'):
-        value = scalars['train/loss'].statistics(statistic)
-        assert value == expected['train/loss'].statistics(statistic) > 0
-    assert len(scalars['train/loss'].data[0]) == 3
-    assert safe['meta']['epoch'] == 1
-    torch.testing.assert_close(safe['state_dict'], plain['state_dict'], rtol=0, atol=0)
-
-
-class Calls:
-    """Pickles as the call of a function, which may be the result of another call."""
-
-    def __init__(self, function, *args) -> None:
-        self.function, self.args = function, args
-
-    def __reduce__(self):
-        return self.function, self.args
-
-    def __call__(self) -> None:
-        """pickle asks that a function can be called."""
-
-
-def out_of_history_buffer(code: str) -> Calls:
-    """getattr(HistoryBuffer, '__init__').__globals__.get('__builtins__').get('eval')(code)"""
-    module = Calls(getattr, HistoryBuffer.__init__, '__globals__')
-    builtins = Calls(Calls(getattr, module, 'get'), '__builtins__')
-    return Calls(Calls(Calls(getattr, builtins, 'get'), 'eval'), code)
-
-
-@needs_safe_loading
-@pytest.mark.parametrize(
-    'attack',
-    [
-        lambda file: Calls(os.system, f'touch {file}'),
-        lambda file: Calls(eval, f'open({file!r}, "w").close()'),
-        lambda file: Calls(exec, f'open({file!r}, "w").close()'),
-        lambda file: Calls(np.ones(1).tofile, file),
-        lambda file: out_of_history_buffer(f'open({file!r}, "w").close()'),
-    ],
-    ids=['os.system', 'eval', 'exec', 'getattr of an array', 'getattr of HistoryBuffer'],
-)
-def test_a_checkpoint_that_would_run_code_is_refused(
-    attack, written: tuple[Path, str], tmp_path: Path, allowed: None
-) -> None:
-    trace, path = tmp_path / 'trace', tmp_path / 'attack.pth'
-    checkpoint = torch.load(written[0], weights_only=True)
-    torch.save({**checkpoint, 'meta': attack(str(trace))}, path)
-    torch.load(path, weights_only=False)
-    assert trace.exists(), 'the attack works where loading is not safe'
-    trace.unlink()
-    with pytest.raises(pickle.UnpicklingError):
-        torch.load(path, weights_only=True)
-    assert not trace.exists()
-
-
-@needs_safe_loading
-@pytest.mark.parametrize('name', ['mean', 'update', '__init__', '_statistics_methods'])
-def test_getattr_reaches_statistics_alone(name: str, tmp_path: Path, allowed: None) -> None:
-    path = tmp_path / 'checkpoint.pth'
-    torch.save(Calls(getattr, HistoryBuffer, name), path)
-    assert torch.load(path, weights_only=False) == getattr(HistoryBuffer, name)
-    if name == 'mean':
-        assert torch.load(path, weights_only=True) is HistoryBuffer.mean
-    else:
-        with pytest.raises(pickle.UnpicklingError, match='may not reach'):
-            torch.load(path, weights_only=True)

@@ -8,14 +8,10 @@ import random
 from types import SimpleNamespace
 
 import pytest
-import torch
-from mmengine.hooks import CheckpointHook
-from mmengine.runner import EpochBasedTrainLoop, Runner
+from mmengine.runner import EpochBasedTrainLoop
 from torch.utils.data import BatchSampler, DataLoader, Dataset, IterableDataset, SequentialSampler
 
-from mmparc import engine
 from mmparc.engine import resuming
-from mmparc.engine.saving import WholeCheckpointHook
 
 
 class Numbers(Dataset):
@@ -104,21 +100,3 @@ def test_what_has_no_index_stays(options) -> None:
     resuming.seed_samples(loader, 1)
     assert loader.batch_sampler is before and not hasattr(loader.dataset, '__getitems__')
     assert len(list(loader)) in (3, 6)
-
-
-@pytest.mark.parametrize('name', ['CheckpointHook', 'mmengine.hooks.CheckpointHook'])
-def test_checkpoints_are_whole_under_each_name(name: str, tmp_path) -> None:
-    class Own(CheckpointHook):
-        pass
-
-    runner = Runner(
-        torch.nn.Linear(1, 1),
-        work_dir=str(tmp_path),
-        default_hooks=dict(checkpoint=dict(type=name)),
-        custom_hooks=[Own()],
-        experiment_name=name,
-        log_level='CRITICAL',
-    )
-    engine.keep_checkpoints_whole(runner)
-    found = [type(hook) for hook in runner.hooks if isinstance(hook, CheckpointHook)]
-    assert sorted(found, key=str) == sorted([WholeCheckpointHook, Own], key=str)

@@ -45,11 +45,7 @@ def load(path: Path, key: str | None) -> dict:
     if not path.is_file():
         raise engine.UserError(f"there is no checkpoint '{path}'")
     engine.allow_mmengine_checkpoints(argparse.Namespace)  # a training script's arguments
-    try:
-        with engine.refusal_named(path):
-            checkpoint = torch.load(path, map_location='cpu', weights_only=engine.loads_safely())
-    except (RuntimeError, EOFError):
-        raise engine.UserError(f"'{path}' cannot be read as a checkpoint of weights") from None
+    checkpoint = engine.load_weights_only(path)
     if not isinstance(checkpoint, dict):
         raise engine.UserError(f"'{path}' holds no state dict but a {type(checkpoint).__name__}")
     candidates = [k for k in KEYS if isinstance(checkpoint.get(k), dict)]

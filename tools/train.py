@@ -91,6 +91,8 @@ def main() -> None:
     engine.check_coco_files(cfg)
     engine.use_default_collate(cfg)
     engine.allow_mmengine_checkpoints()
+    engine.use_atomic_checkpoints(cfg)
+    engine.stop_on_non_finite(cfg)
     engine.avoid_missing_cuda_ops(cfg)
     engine.meet_on_cpu(cfg)
     with engine.stops_in_one_line(cfg.work_dir):
@@ -100,8 +102,6 @@ def main() -> None:
         if not cfg.get('resume'):
             engine.check_loaded_share(runner.model, cfg.get('load_from'), args.min_loaded)
         engine.note_start(runner, engine.load_config(args.config))
-        engine.keep_checkpoints_whole(runner)
-        engine.stop_unless_finite(runner)
         runner.train()
 
 

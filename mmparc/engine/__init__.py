@@ -1,7 +1,7 @@
 """What stands between a command line and mmengine's Runner, for all three tasks."""
 
 from .arguments import DictAction, add_arguments, add_config_arguments, config_of
-from .checkpoint import allow_mmengine_checkpoints, loads_safely, refusal_named
+from .checkpoint import allow_mmengine_checkpoints, load_weights_only
 from .checks import build_model, check_data, check_length, check_model_types, check_pretrained
 from .config import (
     drop_pretrained,
@@ -15,12 +15,12 @@ from .config import (
 from .device import avoid_missing_cuda_ops, meet_on_cpu
 from .errors import UserError
 from .exits import exit_on_user_error
-from .finite import stop_unless_finite
+from .finite import stop_on_non_finite
 from .loading import check_loaded_share, check_whole_model
 from .provenance import note_start
 from .resuming import ResumableRunner, take_up_seed
 from .samples import check_coco_files
-from .saving import keep_checkpoints_whole
+from .saving import use_atomic_checkpoints
 from .stopping import stops_in_one_line
 from .trained import UNTRAINED, build_trained, check_checkpoint, runner_for_test
 
@@ -48,17 +48,16 @@ __all__ = [
     'enable_auto_scale_lr',
     'enable_drawing',
     'exit_on_user_error',
-    'keep_checkpoints_whole',
     'load_config',
-    'loads_safely',
+    'load_weights_only',
     'meet_on_cpu',
     'note_start',
-    'refusal_named',
     'runner_for_test',
     'set_amp',
     'set_work_dir',
-    'stop_unless_finite',
+    'stop_on_non_finite',
     'stops_in_one_line',
     'take_up_seed',
+    'use_atomic_checkpoints',
     'use_default_collate',
 ]

@@ -1,108 +1,102 @@
-"""Loading mmengine's checkpoints with torch's safe loading left on.
+"""Loading mmengine's checkpoints with torch's safe loading.
 
-torch >= 2.6 loads with weights_only=True, which admits tensors and plain containers alone. A
-checkpoint of mmengine also holds the message hub's HistoryBuffers, whose pickle rebuilds numpy
-arrays and calls ``getattr(HistoryBuffer, <name of a statistic>)``. Exactly these are admitted.
+torch >= 2.6 loads with weights_only=True, which allows tensors and plain containers. A checkpoint
+of mmengine also holds the message hub's HistoryBuffers, whose pickle rebuilds numpy arrays and
+calls ``getattr(HistoryBuffer, <name of a statistic>)``. Only these are allowed in addition.
 """
 
-import functools
 import logging
+import os
 import pickle
-import re
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from mmengine.logging import HistoryBuffer, print_log
 from mmengine.runner import CheckpointLoader
-from mmengine.runner import checkpoint as mmengine_checkpoint
+from mmengine.runner.checkpoint import load_from_http, load_from_local
 from torch.torch_version import TorchVersion
 
-from .errors import UserError
+from .errors import UserError, first_line
 
-# A HistoryBuffer pickles its table of statistics, which are methods of its own.
-_STATISTICS = ('current', 'max', 'mean', 'min')
-
-# How torch's safe loading says that there is something which it does not let in. The names of
-# classes and functions follow GLOBAL.
-_REFUSALS = re.compile(
-    r'GLOBAL (\S+)|may not reach|call reduce|Can only (?:build|create)'
-    r'|weights_only=True.{,3} with'  # TorchScript, and what torch wrote before 1.0
-)
-
-
-def _statistic(owner: type, name: str):
-    """Stands in for builtins.getattr in a checkpoint: HistoryBuffer's statistics only."""
-    if owner is not HistoryBuffer or name not in _STATISTICS:
-        raise pickle.UnpicklingError(f'a checkpoint may not reach {name!r} of {owner!r}')
-    return getattr(HistoryBuffer, name)
-
-
-@contextmanager
-def refusal_named(path: str) -> Iterator[None]:
-    """Turn what safe loading says of a file that holds no weights, or more, into a UserError."""
-    try:
-        yield
-    except (pickle.UnpicklingError, RuntimeError) as error:
-        refused = _REFUSALS.search(str(error))
-        if refused is None:
-            if isinstance(error, RuntimeError):  # of a file that is cut off, for one
-                raise
-            raise UserError(f"'{path}' cannot be read as a checkpoint of weights") from None
-        what = f' ({refused[1]})' if refused[1] else ''
-        raise UserError(
-            f"'{path}' holds more than weights{what}, which may be code that would run, so it is "
-            'not loaded: take a file that holds weights alone'
-        ) from None
+# A HistoryBuffer pickles a table of its statistics, which are its methods.
+STATISTICS = ('current', 'max', 'mean', 'min')
 
 
 def loads_safely() -> bool:
-    """Whether this torch's safe loading is one to rely on: what to pass as its `weights_only`.
-
-    Before torch 2.6 it has a known hole, and will have none of mmengine's checkpoints.
-    """
+    """Whether this torch can load mmengine's checkpoints with weights_only=True."""
     return TorchVersion(torch.__version__) >= '2.6'
 
 
 def allow_mmengine_checkpoints(*others: type) -> None:
-    """Admit what mmengine writes into its checkpoints, for the whole process; and other classes.
+    """Allow mmengine's checkpoints, and other classes, under safe loading, for the whole process.
 
-    From here on mmengine's loader refuses a file that holds more with a UserError, and loads what
-    it downloads as safely as other files; by itself it would run the code in it. Before torch 2.6
-    there is no safe loading to rely on, and a warning says so.
+    From then on every ``torch.load`` of the process is safe, even where it asks for
+    ``weights_only=False``, and what mmengine cannot load is a UserError. Before torch 2.6 there is
+    no safe loading to rely on, and a warning says so.
     """
+    CheckpointLoader.register_scheme(['', 'http://', 'https://'], load_from_file, force=True)
     if not loads_safely():
         print_log(
-            f'torch {torch.__version__} runs the code that a checkpoint may hold, and its '
-            'weights_only has a known hole (CVE-2025-32434): load only files that you trust, or '
-            'install torch>=2.6',
+            f'torch {torch.__version__} runs code that a checkpoint may hold, and its weights_only '
+            'has a known hole (CVE-2025-32434): load only files that you trust, or install '
+            'torch>=2.6',
             'current',
             logging.WARNING,
         )
         return
-    multiarray = np._core.multiarray if hasattr(np, '_core') else np.core.multiarray
-    admitted = [*others, HistoryBuffer, np.ndarray, np.dtype, (_statistic, 'builtins.getattr')]
+    # torch's own switch: torch.hub, with which mmengine downloads, asks for weights_only=False
+    os.environ['TORCH_FORCE_WEIGHTS_ONLY_LOAD'] = '1'
+    os.environ.pop('TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD', None)
+    allowed = [*others, HistoryBuffer, np.ndarray, np.dtype, (_statistic, 'builtins.getattr')]
     # numpy 1 and 2 pickle under different module names; either may have written the file.
     for module in ('numpy.core.multiarray', 'numpy._core.multiarray'):
-        admitted.append((multiarray._reconstruct, f'{module}._reconstruct'))
-        admitted.append((multiarray.scalar, f'{module}.scalar'))
-    admitted += [type(np.dtype(kind)) for kind in ('f4', 'f8', 'i4', 'i8', 'bool')]
-    torch.serialization.add_safe_globals(admitted)
-    CheckpointLoader.register_scheme('', _load_from_local, force=True)
-    mmengine_checkpoint.load_url = _load_url  # what all schemes that download come down to
-    # onedl-mmengine's loads what it has refused once more, carelessly
-    if hasattr(mmengine_checkpoint, '_safe_torch_load'):
-        careless = mmengine_checkpoint._safe_torch_load
-        mmengine_checkpoint._safe_torch_load = functools.partial(careless, weights_only=True)
+        allowed.append((np.empty(0).__reduce__()[0], f'{module}._reconstruct'))
+        allowed.append((np.float64().__reduce__()[0], f'{module}.scalar'))
+    allowed += [type(np.dtype(kind)) for kind in ('f4', 'f8', 'i4', 'i8', 'bool')]
+    torch.serialization.add_safe_globals(allowed)
 
 
-def _load_from_local(filename: str, map_location: Any = None) -> Any:
-    with refusal_named(filename):
-        return mmengine_checkpoint.load_from_local(filename, map_location)
+def _statistic(owner: type, name: str) -> Callable:
+    """Stands in for builtins.getattr in a checkpoint: HistoryBuffer's statistics only."""
+    if owner is not HistoryBuffer or name not in STATISTICS:
+        raise pickle.UnpicklingError(f'a checkpoint may not reach {name!r} of {owner!r}')
+    return getattr(HistoryBuffer, name)
 
 
-def _load_url(url: str, **options: Any) -> Any:
-    with refusal_named(url):
-        return torch.hub.load_state_dict_from_url(url, weights_only=True, **options)
+def load_from_file(filename: str, map_location: Any = None) -> Any:
+    """mmengine's loader of a file or an http(s) address, with errors in one line."""
+    load = load_from_http if '://' in filename else load_from_local
+    return _load(load, filename, map_location=map_location)
+
+
+def load_weights_only(path: str | Path, **options: Any) -> Any:
+    """torch.load of a file to the CPU, as safe as this torch can, with errors in one line."""
+    options = dict(map_location='cpu', weights_only=loads_safely(), **options)
+    return _load(torch.load, path, **options)
+
+
+def _load(load: Callable, path: str | Path, **options: Any) -> Any:
+    try:
+        return load(path, **options)
+    except pickle.UnpicklingError as error:
+        raise UserError(
+            f"'{path}' is damaged or holds more than weights{_refused(path)}, which could run "
+            'code: it is not loaded; use a file that holds only weights'
+        ) from error
+    except (RuntimeError, EOFError, ValueError) as error:
+        said = first_line(error).partition('. ')[0]  # leaves out how to switch safe loading off
+        raise UserError(
+            f"'{path}' cannot be read as a checkpoint ({said}): use another file"
+        ) from error
+
+
+def _refused(path: str | Path) -> str:
+    """The names that safe loading does not allow in a file; '' where torch cannot tell them."""
+    try:
+        names = torch.serialization.get_unsafe_globals_in_checkpoint(path)
+    except (OSError, RuntimeError, ValueError, pickle.UnpicklingError):
+        return ''
+    return f' ({", ".join(sorted(names))})' if names else ''

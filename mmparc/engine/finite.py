@@ -1,71 +1,43 @@
-"""Stops a training whose loss or weights are NaN or infinite, before they reach a checkpoint."""
+"""Stops a training whose loss or weights become NaN or infinite, before a checkpoint has them."""
 
-import functools
 import logging
 import math
-import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any, NoReturn
 
 import torch
+from mmengine.config import Config
 from mmengine.hooks import Hook
 from mmengine.logging import print_log
 from mmengine.runner import Runner
 from mmengine.structures import BaseDataElement
 
+from ..registry import HOOKS
 from .errors import UserError
 
 NAMED = 4  # how many files the message lists; the log has all
 
 
-def stop_unless_finite(runner: Runner) -> None:
-    """Have a runner stop with a UserError where its loss or weights are NaN or infinite.
+@HOOKS.register_module()
+class StopOnNonFiniteHook(Hook):
+    """Checks the losses of each iteration, and the weights before they are saved.
 
-    Args:
-        runner: built, but not yet training.
-    """
-    runner.register_hook(FiniteHook())
-
-
-class FiniteHook(Hook):
-    """Looks at each iteration's losses, and at the weights before they are saved.
-
-    The losses have come to the host for the log anyway. A gradient may be infinite where the loss
-    is not: then it is the next iteration's loss that is NaN, or the weights are. With a gradient
-    scaler (AMP) infinite gradients are skipped, as they should be, and say nothing here. A loss
-    that is infinite is no matter of its scale, and stops there too.
+    A gradient can be infinite where the loss is finite: then the next iteration's loss is NaN, or
+    the weights are. With a gradient scaler (AMP) such steps are skipped and nothing is raised.
+    A model that asserts finite losses itself, as mmdet's CenterNetUpdate, raises first.
     """
 
-    priority = 'VERY_HIGH'  # before what else looks at an iteration's losses
+    priority = 'VERY_HIGH'  # before the hooks that log and save
 
     def __init__(self) -> None:
-        self.files: list[str] = []
-        self.before: list[str] = []
         self.iteration = 0
-
-    def before_train(self, runner: Runner) -> None:
-        """Let the step say what it asserts of its numbers, as mmdet's CenterNetUpdate, PISA-SSD and
-        YOLACT do before there is a loss.
-        """
-        runner.model.train_step = self._guarded(runner.model.train_step)
-
-    def _guarded(self, step: Callable[..., dict]) -> Callable[..., dict]:
-        @functools.wraps(step)
-        def guarded(*args: Any, **options: Any) -> dict:
-            try:
-                return step(*args, **options)
-            except AssertionError as error:
-                line = traceback.extract_tb(error.__traceback__)[-1].line or ''
-                if 'isfinite' not in line:
-                    raise
-                self._stop(f'not finite: {line}')
-
-        return guarded
+        self.files: list[str] = []
+        self.files_before: list[str] = []
 
     def before_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None) -> None:
-        """Keep the batch's files, and those of the one before."""
+        """Keep the names of this batch's images and the last one's."""
         self.iteration = runner.iter + 1
-        self.before, self.files = self.files, list(image_files(data_batch))
+        self.files_before, self.files = self.files, list(image_files(data_batch))
 
     def after_train_iter(
         self,
@@ -75,33 +47,41 @@ class FiniteHook(Hook):
         outputs: dict | None = None,
     ) -> None:
         """Raise UserError if a loss is not finite."""
-        outputs = outputs or {}
-        losses = {k: float(torch.as_tensor(v).detach()) for k, v in outputs.items() if 'loss' in k}
-        if not all(map(math.isfinite, losses.values())):
-            self._stop(', '.join(f'{key} is {value:g}' for key, value in losses.items()))
+        values = {k: float(torch.as_tensor(v).detach()) for k, v in (outputs or {}).items()}
+        wrong = [f'{k} is {v:g}' for k, v in values.items() if 'loss' in k and not math.isfinite(v)]
+        if wrong:
+            self._stop(', '.join(wrong))
 
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
-        """Raise UserError if weights are not finite."""
+        """Raise UserError if a weight is not finite."""
         for name, value in runner.model.named_parameters():
             if not value.isfinite().all():
                 self._stop(f'{name} is not finite')
 
     def _stop(self, seen: str) -> NoReturn:
-        where = f'iteration {self.iteration}'
-        for which, files in ((where, self.files), ('the one before', self.before)):
-            text = f'images of {which}: {", ".join(files) or "unknown"}'
+        batches = {self.iteration: self.files, self.iteration - 1: self.files_before}
+        for iteration, files in batches.items():
+            text = f'images of iteration {iteration}: {", ".join(files) or "unknown"}'
             print_log(text, 'current', logging.ERROR)
         more = f' and {len(self.files) - NAMED} more' if len(self.files) > NAMED else ''
-        files = ', '.join(self.files[:NAMED]) + more
         raise UserError(
-            f'{seen} in {where}, whose images are {files or "unknown"}: look at '
-            'these and their annotations, or go on from the last checkpoint (--resume) at a lower '
-            'learning rate'
+            f'{seen} in iteration {self.iteration} (images: '
+            f'{", ".join(self.files[:NAMED]) or "unknown"}{more}): check these images and their '
+            'annotations, or continue from the last checkpoint with --resume and a lower learning '
+            'rate'
         )
 
 
+def stop_on_non_finite(cfg: Config) -> None:
+    """Add StopOnNonFiniteHook to a config that does not have it."""
+    hook = dict(type='mmparc.StopOnNonFiniteHook')
+    hooks = list(cfg.get('custom_hooks') or ())
+    if hook not in hooks:
+        cfg.custom_hooks = [*hooks, hook]
+
+
 def image_files(batch: Any) -> Iterator[str]:
-    """The paths of a batch's images, however it is nested; none where they are not kept."""
+    """The paths of a batch's images, however it is nested; none where the samples keep none."""
     if isinstance(batch, dict):
         batch = list(batch.values())
     if isinstance(batch, list | tuple):

@@ -1,11 +1,10 @@
-"""What a model will take of a checkpoint, said before it runs.
+"""Checks how much of a checkpoint fits a model, before the model starts from it.
 
-mmengine loads what fits and logs the rest, so that a checkpoint of another model, or one saved
-under other names, would go unnoticed and the run start from random weights.
+mmengine loads what fits and logs the rest, so a checkpoint of another model, or one with other
+names, would leave a run with random weights.
 """
 
 import logging
-import pickle
 from collections.abc import Iterator, Sequence
 
 from mmengine.logging import print_log
@@ -13,7 +12,8 @@ from mmengine.model import is_model_wrapper
 from mmengine.runner import CheckpointLoader
 from torch import Tensor, nn
 
-from .errors import UserError, first_line
+from ..layers import ResizedOnLoad
+from .errors import UserError
 
 NAMED = 4  # how many names a message lists
 
@@ -24,7 +24,7 @@ def check_loaded_share(model: nn.Module, load_from: str | None, minimum: float) 
     Args:
         model: as built, before its weights are initialised.
         load_from: the checkpoint of the whole model, if there is one.
-        minimum: the least share of a checkpoint's values that has to find a place, 0 to 1.
+        minimum: the least share of a checkpoint's values that must fit, 0 to 1.
 
     Raises:
         UserError: if less than that fits, or a checkpoint holds no weights.
@@ -37,35 +37,38 @@ def check_loaded_share(model: nn.Module, load_from: str | None, minimum: float) 
         saved = _weights(path, prefix)
         if _drops_prefix(module):
             saved = {key.removeprefix('backbone.'): value for key, value in saved.items()}
-        left = [key for key, value in saved.items() if not _fits(module, key, value)]
+        own = module.state_dict()
+        fitting = {key for key, value in saved.items() if _fits(module, own, key, value)}
+        left = [key for key in saved if key not in fitting]
         total = sum(value.numel() for value in saved.values())
-        share = 1 - sum(saved[key].numel() for key in left) / total if total else 0.0
+        share = sum(saved[key].numel() for key in fitting) / total if total else 0.0
         message = f'{share:.1%} of {path} is loaded into {name}'
         if left:
             message += f' (not {_listed(left)})'
         if share < minimum:
             raise UserError(
-                f'only {message}: start from a checkpoint of this model, or lower the least share '
-                f'with --min-loaded (now {minimum})'
+                f'only {message}: use a checkpoint of this model, or pass a lower share with '
+                f'--min-loaded (now {minimum})'
             )
         print_log(message, 'current')
-        if missing := _missing(module, saved):
-            print_log(f'{name}: {_listed(missing)} start anew', 'current', logging.WARNING)
+        if missing := [key for key, _ in module.named_parameters() if key not in fitting]:
+            text = f'{name}: {_listed(missing)} start from random weights'
+            print_log(text, 'current', logging.WARNING)
 
 
 def check_whole_model(model: nn.Module, load_from: str, prefix: str = '') -> None:
-    """Make sure, by loading it, that a checkpoint holds the whole of the model that is tested.
+    """Load a checkpoint into the model that is tested, and make sure that it fills the model.
+
+    Weights that the model has no place for, such as those of an auxiliary head that is only
+    trained, are left out with a warning.
 
     Args:
         model: the model, or a part of it.
         load_from: the checkpoint.
         prefix: what the names of the part begin with in the checkpoint: 'backbone.'.
 
-    What the model does not have at all, such as an auxiliary head that is cut off for tests, is
-    left out with a warning.
-
     Raises:
-        UserError: if a part of the model is not in it, or has another shape there, or it is of a
+        UserError: if the checkpoint lacks a part of the model, has it in another shape, or is of a
             model with more blocks.
     """
     model = _unwrapped(model)
@@ -76,7 +79,7 @@ def check_whole_model(model: nn.Module, load_from: str, prefix: str = '') -> Non
         problem = problem or (deeper and f'it also has {_listed(deeper)}')
         if more and not problem:
             print_log(
-                f"'{load_from}' holds more than this model, which leaves it out: {_listed(more)}",
+                f"'{load_from}' also has {_listed(more)}, which this model does not: left out",
                 'current',
                 logging.WARNING,
             )
@@ -84,18 +87,18 @@ def check_whole_model(model: nn.Module, load_from: str, prefix: str = '') -> Non
         problem = ' '.join(str(error).split())
     if problem:
         raise UserError(
-            f"'{load_from}' is no checkpoint of this model: {problem.rstrip('.')}; take the config "
-            'that it was trained with'
+            f"'{load_from}' is not a checkpoint of this model: {problem.rstrip('.')}; use the "
+            'config that it was trained with'
         )
 
 
 def _is_of_longer_sequence(module: nn.Module, key: str) -> bool:
-    """Whether a checkpoint's weight is of a block after those that the model has in that place."""
+    """Whether a weight is of a block after those that the model has in that place."""
     for part in key.split('.')[:-1]:
-        inner = module._modules.get(part)
-        if inner is None:
+        children = dict(module.named_children())
+        if part not in children:
             return part.isdigit() and isinstance(module, nn.Sequential | nn.ModuleList)
-        module = inner
+        module = children[part]
     return False
 
 
@@ -123,13 +126,7 @@ def _starting_points(
 
 def _weights(path: str, prefix: str) -> dict[str, Tensor]:
     """A checkpoint's tensors below ``prefix``, by the names that mmengine will look for."""
-    try:
-        checkpoint = CheckpointLoader.load_checkpoint(path, map_location='cpu', logger='silent')
-    except (pickle.UnpicklingError, EOFError, RuntimeError) as error:  # torch's
-        said = first_line(error).partition('. ')[0]  # and not how to switch safe loading off
-        raise UserError(
-            f"'{path}' cannot be read as a checkpoint: {said}: take another file"
-        ) from error
+    checkpoint = CheckpointLoader.load_checkpoint(path, map_location='cpu', logger='silent')
     if not isinstance(checkpoint, dict):
         raise UserError(f"'{path}' holds no checkpoint, but a {type(checkpoint).__name__}")
     weights = checkpoint.get('state_dict', checkpoint)
@@ -156,22 +153,12 @@ def _drops_prefix(module: nn.Module) -> bool:
     )
 
 
-def _missing(module: nn.Module, saved: dict[str, Tensor]) -> list[str]:
-    """The module's parameters that get nothing from these weights."""
-    names = (name for name, _ in module.named_parameters())
-    return [name for name in names if name not in saved or not _fits(module, name, saved[name])]
-
-
-def _fits(module: nn.Module, key: str, value: Tensor) -> bool:
+def _fits(module: nn.Module, own: dict[str, Tensor], key: str, value: Tensor) -> bool:
+    """Whether a weight has a place in a module, whose own weights are ``own``."""
+    if key not in own:
+        return False
     path, _, leaf = key.rpartition('.')
-    try:
-        owner = module.get_submodule(path)
-    except AttributeError:
-        return False
-    own = owner._parameters.get(leaf, owner._buffers.get(leaf))
-    if own is None:
-        return False
-    # A ResizedOnLoad, told by its method: to import it would import mmpretrain at every start.
-    if leaf in getattr(owner, 'resized_on_load', dict)():
-        return own.shape[:-1] == value.shape[:-1]
-    return own.shape == value.shape
+    owner = module.get_submodule(path)
+    if isinstance(owner, ResizedOnLoad) and leaf in owner.resized_on_load():
+        return own[key].shape[:-1] == value.shape[:-1]
+    return own[key].shape == value.shape

@@ -25,7 +25,7 @@ from mmengine.runner import EpochBasedTrainLoop, IterBasedTrainLoop, Runner, fin
 from torch import nn
 from torch.utils.data import DataLoader, Dataset, IterableDataset, Sampler
 
-from .checkpoint import loads_safely, refusal_named
+from .checkpoint import load_weights_only
 from .errors import UserError, first_line
 from .samples import CheckedRunner
 
@@ -164,6 +164,12 @@ class ResumableRunner(CheckedRunner):
             self.optim_wrapper.state_dict()
         super().save_checkpoint(*args, save_optimizer=save_optimizer, **options)
 
+    def load_checkpoint(self, filename: str, *args: Any, **options: Any) -> dict:
+        """As mmengine's, without the config in it, which mmengine's resume would run as Python."""
+        checkpoint = super().load_checkpoint(filename, *args, **options)
+        checkpoint.get('meta', {}).pop('config', None)
+        return checkpoint
+
     def train(self) -> nn.Module:
         self.register_hook(SeedHook())
         self.register_hook(EvaluationHook())
@@ -207,9 +213,7 @@ def _read_meta(path: str) -> dict:
         zipped = zipfile.is_zipfile(path)  # all but those of torch before 1.6
         if zipped and zipfile.ZipFile(path).testzip():
             raise ValueError('a check sum does not fit')
-        with refusal_named(path):
-            options = dict(map_location='cpu', weights_only=loads_safely(), mmap=zipped)
-            meta = torch.load(path, **options)['meta']
+        meta = load_weights_only(path, mmap=zipped)['meta']
         _ = meta['epoch'], meta['iter']
     except UserError:
         raise

@@ -1,30 +1,31 @@
-"""Checkpoints that are there whole or not at all, whenever the process ends.
+"""Checkpoints that a crash or a full disk cannot damage.
 
-mmengine writes a checkpoint into its own name, and last_checkpoint too, and removes the oldest, or
-the previous best one, before. Here each is written beside its name, flushed to the disk and
-renamed, and what is surplus goes when the new one is there.
+mmengine's CheckpointHook writes a checkpoint under its final name, and removes the previous one
+first. Here a checkpoint is written beside its final name, flushed to the disk and renamed, and the
+previous one is removed last.
 """
 
 import os
 from pathlib import Path
+from typing import Any
 
+from mmengine.config import Config
 from mmengine.dist import is_main_process
 from mmengine.fileio import LocalBackend, register_backend
 from mmengine.hooks import CheckpointHook
 from mmengine.runner import Runner
 
+from ..registry import HOOKS
 from .errors import UserError
 
-BESIDE = '.{}.part'
 
-
-def write_whole(path: Path, content: bytes) -> None:
-    """Write a file that is, at any moment, what it was before or whole.
+def write_atomically(path: Path, content: bytes) -> None:
+    """Write a file whose content is, at any moment, either the old or the new one.
 
     Raises:
-        UserError: if the disk refuses it; the file is then what it was before.
+        UserError: if the disk is full or read-only; the old content stays.
     """
-    beside = path.with_name(BESIDE.format(path.name))
+    beside = path.with_name(f'.{path.name}.part')
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with beside.open('wb') as file:
@@ -34,40 +35,85 @@ def write_whole(path: Path, content: bytes) -> None:
         beside.replace(path)
     except OSError as error:
         raise UserError(
-            f"'{path}' could not be written ({error.strerror}); what was there before is whole: "
-            'mend that, then go on with --resume'
+            f"'{path}' could not be written ({error.strerror}): free some space or choose another "
+            '--work-dir, then continue with --resume'
         ) from error
     finally:
         beside.unlink(missing_ok=True)
 
 
-class WholeFiles(LocalBackend):
-    """mmengine's files on the local disk, written by :func:`write_whole`."""
+class AtomicBackend(LocalBackend):
+    """Local files, written by :func:`write_atomically`: backend_args=dict(backend=NAME)."""
+
+    NAME = 'mmparc.atomic'
 
     def put(self, obj: bytes, filepath: str | Path) -> None:
-        write_whole(Path(filepath), obj)
+        write_atomically(Path(filepath), obj)
 
 
-class WholeCheckpointHook(CheckpointHook):
-    """mmengine's CheckpointHook, which removes nothing before its successor is there."""
+register_backend(AtomicBackend.NAME, AtomicBackend, force=True)
+
+
+@HOOKS.register_module()
+class AtomicCheckpointHook(CheckpointHook):
+    """mmengine's CheckpointHook with atomic writes, for any config and any runner.
+
+    Its arguments are CheckpointHook's. With ``backend_args`` or ``file_client_args`` the storage
+    that they name writes the files, so only their order is this hook's. Old checkpoints are removed
+    after the new one and ``last_checkpoint`` are written, and only in this run's own folder.
+    """
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        local = '://' not in str(self.out_dir or '')
+        if local and self.backend_args is None and self.file_client_args is None:
+            self.backend_args = dict(backend=AtomicBackend.NAME)
 
     def before_train(self, runner: Runner) -> None:
         super().before_train(runner)
-        # A best one that is found before the next is saved is named in the one resumed from.
+        # A resumed run may find a new best score before it saves: its name goes into this one.
         self.last_ckpt = runner.message_hub.runtime_info.get('last_ckpt')
-        if is_main_process():  # what a killed run was writing
-            for folder in {self.out_dir, runner.work_dir}:
-                for left in Path(folder).glob(BESIDE.format('*')):
-                    left.unlink()
+
+    def after_val_epoch(self, runner: Runner, metrics: dict | None = None) -> None:
+        """Save the best checkpoint, then remove the previous best one."""
+        if not self.save_best:
+            return super().after_val_epoch(runner, metrics)
+        # The parent removes the paths that it knows before it saves, so it gets none.
+        before = self._best()
+        self._set_best(dict.fromkeys(before))
+        super().after_val_epoch(runner, metrics)
+        now = self._best()
+        self._set_best({key: now[key] or before.get(key) for key in now})
+        for key, old in before.items():
+            if old and now[key] not in (None, old):
+                self._remove(old)
+
+    def _best(self) -> dict[str, str | None]:
+        if len(self.key_indicators) == 1:
+            return dict(best=self.best_ckpt_path)
+        return dict(self.best_ckpt_path_dict)
+
+    def _set_best(self, paths: dict[str, str | None]) -> None:
+        if len(self.key_indicators) == 1:
+            self.best_ckpt_path = paths['best']
+        else:
+            self.best_ckpt_path_dict = paths
+
+    def _remove(self, path: str) -> None:
+        """Remove an old checkpoint; one from elsewhere belongs to the run that was resumed."""
+        own = os.path.dirname(path) == str(self.out_dir).rstrip(os.sep)
+        if is_main_process() and own and self.file_backend.isfile(path):
+            self.file_backend.remove(path)
 
     def _save_checkpoint_with_step(self, runner: Runner, step: int, meta: dict) -> None:
         surplus = []
         if self.max_keep_ckpts > 0 and step not in self.keep_ckpt_ids:
-            # The checkpoint names the surplus one too: if the run is killed before it removes it,
-            # upstream's before_train does so in the resumed one.
-            runner.message_hub.update_info('keep_ckpt_ids', [*self.keep_ckpt_ids, step])
-            surplus = [*self.keep_ckpt_ids, step][: -self.max_keep_ckpts]
-            self.keep_ckpt_ids.append(step)  # which drops them
+            # The new checkpoint lists the surplus ones too: if the run is killed before it removes
+            # them, mmengine's before_train does so when it is resumed.
+            saved = [*self.keep_ckpt_ids, step]
+            runner.message_hub.update_info('keep_ckpt_ids', saved)
+            surplus = saved[: -self.max_keep_ckpts]
+            self.keep_ckpt_ids.append(step)  # a deque of max_keep_ckpts: drops the surplus
         name = self.filename_tmpl.format(step)
         self.last_ckpt = self.file_backend.join_path(self.out_dir, name)
         runner.message_hub.update_info('last_ckpt', self.last_ckpt)
@@ -83,35 +129,18 @@ class WholeCheckpointHook(CheckpointHook):
             **self.args,
         )
         if is_main_process():
-            write_whole(Path(runner.work_dir, 'last_checkpoint'), self.last_ckpt.encode())
-            for old in surplus:
-                path = self.file_backend.join_path(self.out_dir, self.filename_tmpl.format(old))
-                if self.file_backend.isfile(path):
-                    self.file_backend.remove(path)
-
-    def _save_best_checkpoint(self, runner: Runner, metrics: dict) -> None:
-        surplus = []
-        self.file_backend.remove = surplus.append
-        try:
-            super()._save_best_checkpoint(runner, metrics)
-        finally:
-            del self.file_backend.remove
-        for path in surplus:
-            if path not in self._best():
-                self.file_backend.remove(path)
-
-    def _best(self) -> list[str]:
-        several = getattr(self, 'best_ckpt_path_dict', None)
-        return [self.best_ckpt_path] if several is None else list(several.values())
+            write_atomically(Path(runner.work_dir, 'last_checkpoint'), self.last_ckpt.encode())
+        for old in surplus:
+            name = self.filename_tmpl.format(old)
+            self._remove(self.file_backend.join_path(self.out_dir, name))
 
 
-def keep_checkpoints_whole(runner: Runner) -> None:
-    """Have a runner write its checkpoints so.
-
-    Args:
-        runner: built, but not yet training.
-    """
-    register_backend('local', WholeFiles, force=True, prefixes='')
-    for hook in runner.hooks:
-        if type(hook) is CheckpointHook:  # under whichever name the config has it; not another's
-            hook.__class__ = WholeCheckpointHook
+def use_atomic_checkpoints(cfg: Config) -> None:
+    """Replace mmengine's CheckpointHook in a config by AtomicCheckpointHook; other hooks stay."""
+    # Without an entry mmengine's Runner adds this one.
+    default = dict(checkpoint=dict(type='CheckpointHook', interval=1))
+    cfg.default_hooks = {**default, **(cfg.get('default_hooks') or {})}
+    for hook in (*cfg.default_hooks.values(), *(cfg.get('custom_hooks') or ())):
+        kind = hook.get('type') if isinstance(hook, dict) else None
+        if (HOOKS.get(kind) if isinstance(kind, str) else kind) is CheckpointHook:
+            hook['type'] = 'mmparc.AtomicCheckpointHook'
