@@ -1,4 +1,4 @@
-"""Trainings that are killed, interrupted, or cannot write: what they leave, and how they go on.
+"""Trainings that are killed, interrupted, or cannot write: what they leave, and how they resume.
 
 A killed run is resumed in a new process and compared with one that was never cut: weights, buffers,
 optimizer, schedulers, the best score and the last metrics, to the last bit, on one thread of a CPU.
@@ -7,6 +7,7 @@ optimizer, schedulers, the best score and the last metrics, to the last bit, on 
 import contextlib
 import functools
 import hashlib
+import json
 import os
 import random
 import shutil
@@ -101,7 +102,22 @@ class Training:
         return int(self.last().stem.split('_')[1]) if begun else 0
 
     def parts(self) -> list[Path]:
+        """Files that are, or were, being written."""
         return list(self.work_dir.glob('.*.part'))
+
+    def is_writing(self, step: int) -> bool:
+        return any(path.name.endswith(f'_{step}.pth.part') for path in self.parts())
+
+    def has_saved(self, step: int) -> bool:
+        """Its evaluation begins then, and takes some tenths of a second."""
+        return self.step() == step
+
+    def logs(self) -> set[Path]:
+        return set(self.work_dir.glob('*/vis_data/scalars.json'))
+
+    def trains(self, before: set[Path]) -> bool:
+        """Whether a process with a new log has trained a step."""
+        return any('"loss"' in path.read_text() for path in self.logs() - before)
 
     def outcome(self) -> dict:
         """What must not depend on whether the run was cut."""
@@ -124,25 +140,14 @@ class Training:
 
 def digest(value: object) -> str:
     """SHA-256 of nested containers of tensors and numbers."""
-    sums = hashlib.sha256()
 
-    def add(node: object) -> None:
-        if isinstance(node, torch.Tensor):
-            sums.update(f'{node.dtype}{tuple(node.shape)}'.encode())
-            sums.update(node.contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
-        elif isinstance(node, dict):
-            for key in sorted(node, key=str):
-                sums.update(f'key {key!r}'.encode())
-                add(node[key])
-        elif isinstance(node, list | tuple):
-            sums.update(f'{len(node)} of'.encode())
-            for each in node:
-                add(each)
-        else:
-            sums.update(repr(node).encode())
+    def plain(leaf: object) -> str:
+        if not isinstance(leaf, torch.Tensor):
+            return repr(leaf)
+        content = leaf.contiguous().reshape(-1).view(torch.uint8).numpy().tobytes()
+        return f'{leaf.dtype} {tuple(leaf.shape)} {hashlib.sha256(content).hexdigest()}'
 
-    add(value)
-    return sums.hexdigest()
+    return hashlib.sha256(json.dumps(value, default=plain).encode()).hexdigest()
 
 
 @pytest.fixture(scope='session')
@@ -166,7 +171,7 @@ def one_line(done: subprocess.CompletedProcess[str]) -> str:
     return lines[0]
 
 
-# Killed
+# Signals
 
 
 def send(
@@ -174,7 +179,7 @@ def send(
 ) -> Callable[[int], None]:
     """A signal to a process, or, as a terminal does it, to its children too, which are noted."""
 
-    def meanwhile(pid: int) -> None:
+    def act(pid: int) -> None:
         with contextlib.suppress(ProcessLookupError, psutil.NoSuchProcess):  # it has just ended
             found = psutil.Process(pid).children(recursive=True)
             if children is not None:
@@ -182,37 +187,23 @@ def send(
             for each in (pid, *(child.pid for child in found if to_all)):
                 os.kill(each, number)
 
-    return meanwhile
+    return act
 
 
-def after(seconds: float, act: Callable[[int], None]) -> Callable[[int], None]:
-    def meanwhile(pid: int) -> None:
-        end = time.monotonic() + seconds
-        once(lambda: time.monotonic() >= end, act)(pid)
-
-    return meanwhile
-
-
-def once(happens: Callable[[], bool], act: Callable[[int], None]) -> Callable[[int], None]:
-    """Act as soon as something happens, or the process has ended."""
+def when(
+    happens: Callable[[], bool], act: Callable[[int], None], delay: float = 0
+) -> Callable[[int], None]:
+    """Act on a process some seconds after something happens, or when the process has ended."""
 
     def meanwhile(pid: int) -> None:
         while psutil.pid_exists(pid) and not happens():
             time.sleep(2e-4)
+        end = time.monotonic() + delay
+        while psutil.pid_exists(pid) and time.monotonic() < end:
+            time.sleep(2e-4)
         act(pid)
 
     return meanwhile
-
-
-def in_writing(run: Training, step: int, act: Callable[[int], None]) -> Callable[[int], None]:
-    return once(lambda: bool(list(run.work_dir.glob(f'.*_{step}.pth.part'))), act)
-
-
-def in_evaluation(
-    run: Training, step: int, seconds: float, act: Callable[[int], None]
-) -> Callable[[int], None]:
-    """Which begins when the checkpoint is written, and takes some tenths of a second."""
-    return once(lambda: run.step() == step, after(seconds, act))
 
 
 def hit(run: Training) -> str:
@@ -229,6 +220,23 @@ def hit(run: Training) -> str:
     return 'a step'
 
 
+# A train.py that may write no file larger than its first argument says.
+LIMITED = f"""
+import resource, runpy, sys
+
+limit = int(sys.argv.pop(1))
+resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
+runpy.run_path({str(ROOT / 'tools/train.py')!r}, run_name='__main__')
+"""
+# One whose random numbers continue from the ones before.
+UNSEEDED = f"""
+import runpy
+
+from mmparc.engine import resuming
+
+resuming.seed_generators = lambda *args: None
+runpy.run_path({str(ROOT / 'tools/train.py')!r}, run_name='__main__')
+"""
 PHASES = (
     'the beginning',
     'a step',
@@ -238,12 +246,78 @@ PHASES = (
 )
 
 
-@pytest.mark.slow
+def test_a_run_that_is_killed_and_damaged_ends_as_one_that_is_not(
+    uncut, data, tmp_path: Path
+) -> None:
+    run = Training('cls', data('cls'), tmp_path / 'run')
+    writing = when(lambda: run.is_writing(2), send(signal.SIGKILL))
+    killed = run.run(SEED, meanwhile=writing)
+    assert killed.returncode == -signal.SIGKILL and run.parts()
+    first = run.last()
+    assert first.name == 'epoch_1.pth'  # mmengine has removed it by then: it keeps one
+    weights = first.read_bytes()
+
+    # a disk that takes no checkpoint
+    limited = tmp_path / 'limited.py'
+    limited.write_text(LIMITED)
+    command = run.command(resume=True)
+    refused = run_tool(limited, len(weights) // 2, *command, cwd=tmp_path)
+    assert refused.returncode == 1
+    line = one_line(refused)
+    assert 'File too large' in line and "epoch_2.pth'" in line and '--resume' in line
+    assert run.last() == first and first.read_bytes() == weights and not run.parts()
+
+    # a checkpoint that something else has damaged
+    flipped = bytearray(weights)
+    saved = torch.load(first, weights_only=False)['state_dict'].values()
+    largest = max(saved, key=torch.Tensor.numel).contiguous().numpy().tobytes()
+    flipped[weights.index(largest) + len(largest) // 2] ^= 1  # elsewhere may be padding
+    first.write_bytes(flipped)
+    damaged = run.run(resume=True)
+    assert damaged.returncode == 1 and str(first) in one_line(damaged)
+    first.write_bytes(weights)
+
+    assert run.finish(resume=True).outcome() == uncut('cls')[0]
+
+
+def test_another_seed_ends_elsewhere(uncut, data, tmp_path: Path) -> None:
+    """The control of all comparisons here."""
+    other = Training('cls', data('cls'), tmp_path / 'other').finish('randomness.seed=2').outcome()
+    assert other['weights'] != uncut('cls')[0]['weights']
+    assert other['optimizer'] != uncut('cls')[0]['optimizer']
+
+
+def assert_stopped(
+    run: Training, done: subprocess.CompletedProcess[str], number: int, began: bool = True
+) -> None:
+    """A signal ended the run with its status and one line, and left no half-written file."""
+    assert done.returncode == 128 + number, done.stderr
+    line = one_line(done)
+    assert signal.Signals(number).name in line
+    assert (str(run.last()) in line) if began else (str(run.work_dir) in line)
+    assert not run.parts()
+
+
+def test_stopped_and_resumed(uncut, data, tmp_path: Path) -> None:
+    """Ctrl-C, then a cluster's signal, while samples are loaded by other processes."""
+    run = Training('cls', data('cls'), tmp_path / 'run')
+    for number, to_all in ((signal.SIGINT, True), (signal.SIGTERM, False)):
+        before, workers = run.logs(), []
+        trains = when(lambda: run.trains(before), send(number, to_all, workers))  # noqa: B023
+        done = run.run(SEED, resume=number == signal.SIGTERM, meanwhile=trains)
+        assert_stopped(run, done, number, began=bool(run.step()))
+        assert workers, 'samples were loaded by the process itself'
+        assert not psutil.wait_procs(workers, timeout=1)[1]
+    assert run.finish(SEED, resume=True).outcome() == uncut('cls')[0]
+
+
+# In full
+
+
+@pytest.mark.full
 @pytest.mark.parametrize('task', TASKS)
-def test_killed_anywhere(task: str, uncut, data, tmp_path: Path, full: bool, record) -> None:
+def test_killed_anywhere(task: str, uncut, data, tmp_path: Path, record) -> None:
     """32 kills: 24 at random moments of the whole run, 4 as it writes, 4 as it evaluates."""
-    if not full:
-        pytest.skip('only with --full; the test below has its kill')
     expected, seconds = uncut(task)
     draw = random.Random(task)
     tried, held, workers = Counter(), Counter(), []
@@ -252,11 +326,11 @@ def test_killed_anywhere(task: str, uncut, data, tmp_path: Path, full: bool, rec
         run = Training(task, data(task), tmp_path / str(number))
         step, kill = draw.choice(CHECKPOINTS[task]), send(signal.SIGKILL, children=workers)
         if number % 8 == 6:
-            meanwhile = in_writing(run, step, kill)
+            meanwhile = when(functools.partial(run.is_writing, step), kill)
         elif number % 8 == 7:
-            meanwhile = in_evaluation(run, step, draw.uniform(0, 0.2), kill)
+            meanwhile = when(functools.partial(run.has_saved, step), kill, draw.uniform(0, 0.2))
         else:
-            meanwhile = after(draw.uniform(0, seconds), kill)
+            meanwhile = when(lambda: True, kill, draw.uniform(0, seconds))
         killed = run.run(SEED, meanwhile=meanwhile)
         if killed.returncode == -signal.SIGKILL:  # and had not ended before
             phase, at = hit(run), run.step()
@@ -273,22 +347,12 @@ def test_killed_anywhere(task: str, uncut, data, tmp_path: Path, full: bool, rec
     assert held == tried
 
 
-@pytest.mark.slow
-def test_another_seed_ends_elsewhere(uncut, data, tmp_path: Path) -> None:
-    """The control of all comparisons here; the same seed is the run that is spared nothing."""
-    other = Training('cls', data('cls'), tmp_path / 'other').finish('randomness.seed=2').outcome()
-    assert other['weights'] != uncut('cls')[0]['weights']
-    assert other['optimizer'] != uncut('cls')[0]['optimizer']
-
-
-@pytest.mark.slow
+@pytest.mark.full
 @pytest.mark.parametrize('task', TASKS)
 def test_without_our_seeds_a_cut_run_ends_elsewhere(
-    task: str, data, tmp_path: Path, full: bool, record
+    task: str, data, tmp_path: Path, record
 ) -> None:
     """The control of what the seeds are for: an uncut run repeats itself without them too."""
-    if not full:
-        pytest.skip('only with --full')
     script = tmp_path / 'unseeded.py'
     script.write_text(UNSEEDED)
     uncut, again, cut = (
@@ -296,113 +360,24 @@ def test_without_our_seeds_a_cut_run_ends_elsewhere(
     )
     expected = uncut.finish(SEED).outcome()
     assert again.finish(SEED).outcome() == expected
-    middle = CHECKPOINTS[task][1]
-    cut.run(SEED, meanwhile=in_evaluation(cut, middle, 0, send(signal.SIGKILL)))
+    middle = functools.partial(cut.has_saved, CHECKPOINTS[task][1])
+    cut.run(SEED, meanwhile=when(middle, send(signal.SIGKILL)))
     differs = cut.finish(SEED, resume=True).outcome()['weights'] != expected['weights']
     record(f'{task}, control: a cut run without our seeds ends elsewhere', 1, int(differs))
     assert differs
 
 
-# Killed, refused by the disk, interrupted: and yet the same end
-
-# A train.py that may write no file larger than its first argument says.
-LIMITED = f"""
-import resource, runpy, sys
-
-limit = int(sys.argv.pop(1))
-resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
-runpy.run_path({str(ROOT / 'tools/train.py')!r}, run_name='__main__')
-"""
-# One whose random numbers go on from what was there before.
-UNSEEDED = f"""
-import runpy
-
-from mmparc.engine import resuming
-
-resuming.seed_generators = lambda *args: None
-runpy.run_path({str(ROOT / 'tools/train.py')!r}, run_name='__main__')
-"""
-
-
-@pytest.mark.slow
-def test_a_run_that_is_spared_nothing(uncut, data, tmp_path: Path) -> None:
-    run = Training('cls', data('cls'), tmp_path / 'run')
-    killed = run.run(SEED, meanwhile=in_writing(run, 2, send(signal.SIGKILL)))
-    assert killed.returncode == -signal.SIGKILL and run.parts()
-    first = run.last()
-    assert first.name == 'epoch_1.pth'  # upstream has removed it by then: it keeps one
-    weights = first.read_bytes()
-
-    # a disk that takes no checkpoint
-    limited = tmp_path / 'limited.py'
-    limited.write_text(LIMITED)
-    command = run.command(resume=True)
-    refused = run_tool(limited, len(weights) // 2, *command, cwd=tmp_path)
-    assert refused.returncode == 1
-    line = one_line(refused)
-    assert line.startswith('error: ') and 'could not be written (File too large)' in line
-    assert "epoch_2.pth'" in line and '--resume' in line
-    assert run.last() == first and first.read_bytes() == weights and not run.parts()
-
-    # a checkpoint that something else has damaged
-    flipped = bytearray(weights)
-    saved = torch.load(first, weights_only=False)['state_dict'].values()
-    largest = max(saved, key=torch.Tensor.numel).contiguous().numpy().tobytes()
-    flipped[weights.index(largest) + len(largest) // 2] ^= 1  # elsewhere may be padding
-    first.write_bytes(flipped)
-    damaged = run.run(resume=True)
-    assert damaged.returncode == 1
-    assert f"the checkpoint '{first}' is damaged" in one_line(damaged)
-    first.write_bytes(weights)
-
-    # Ctrl-C and a cluster's signal
-    for number, to_all in ((signal.SIGINT, True), (signal.SIGTERM, False)):
-        workers = []
-        meanwhile = in_steps(run, send(number, to_all, workers))
-        assert_stopped(run, run.run(resume=True, meanwhile=meanwhile), number)
-        assert workers, 'samples were loaded by the process itself'
-        assert not psutil.wait_procs(workers, timeout=1)[1]
-
-    assert run.finish(resume=True).outcome() == uncut('cls')[0]
-
-
-def in_steps(run: Training, act: Callable[[int], None]) -> Callable[[int], None]:
-    """When another process than those before has trained a step; by then there are workers."""
-    before = set(run.work_dir.glob('*/vis_data/scalars.json'))
-
-    def trains() -> bool:
-        new = set(run.work_dir.glob('*/vis_data/scalars.json')) - before
-        return any('"loss"' in path.read_text() for path in new)
-
-    return once(trains, act)
-
-
-def assert_stopped(
-    run: Training, done: subprocess.CompletedProcess[str], number: int, began: bool = True
-) -> None:
-    """That a signal ended the run with its status and one line, and nothing half done is there."""
-    assert done.returncode == 128 + number, done.stderr
-    line = one_line(done)
-    assert line.startswith(f'stopped by {signal.Signals(number).name}: the same command ')
-    assert (f'--resume goes on from {run.last()}' if began else 'begins anew') in line
-    assert not run.parts()
-
-
-@pytest.mark.slow
+@pytest.mark.full
 @pytest.mark.parametrize('number, to_all', [(signal.SIGINT, True), (signal.SIGTERM, False)])
-def test_stopped_anywhere(
-    number: int, to_all: bool, uncut, data, tmp_path: Path, full: bool, record
-) -> None:
-    """At random moments since the run has a work directory."""
-    if not full:
-        pytest.skip('only with --full')
+def test_stopped_anywhere(number: int, to_all: bool, uncut, data, tmp_path: Path, record) -> None:
+    """At random moments after the run has a work directory."""
     _, seconds = uncut('cls')
     draw = random.Random(number)
     tried = held = 0
     while tried < 10:
         run, workers = Training('cls', data('cls'), tmp_path / str(tried)), []
-        meanwhile = after(draw.uniform(0, seconds), send(number, to_all, workers))
-        done = run.run(SEED, meanwhile=once(run.work_dir.exists, meanwhile))
+        stop = send(number, to_all, workers)
+        done = run.run(SEED, meanwhile=when(run.work_dir.exists, stop, draw.uniform(0, seconds)))
         had_ended = run.step() == CHECKPOINTS['cls'][-1] and hit(run) == PHASES[-1]
         if done.returncode and not had_ended:
             tried += 1
@@ -417,11 +392,9 @@ def test_stopped_anywhere(
     assert held == tried
 
 
-@pytest.mark.slow
-def test_full_disk(uncut, data, tmp_path: Path, full: bool, record) -> None:
+@pytest.mark.full
+def test_full_disk(uncut, data, tmp_path: Path, record) -> None:
     """A disk on which the first checkpoint fits, and no second one beside it."""
-    if not full:
-        pytest.skip('only with --full')
     expected, disk = uncut('cls')[0], tmp_path / 'disk'
     disk.mkdir()
     trial = Training('cls', data('cls'), tmp_path / 'trial')
@@ -434,8 +407,7 @@ def test_full_disk(uncut, data, tmp_path: Path, full: bool, record) -> None:
         run = Training('cls', data('cls'), disk / 'run')
         refused = run.run(SEED)
         assert refused.returncode == 1
-        line = one_line(refused)
-        assert line.startswith('error: ') and '(No space left on device)' in line
+        assert 'No space left on device' in one_line(refused)
         assert run.step() == 1 and not run.parts()
         torch.load(run.last(), weights_only=False)
         subprocess.run(['mount', '-o', f'remount,size={size * 8}', str(disk)], check=True)
