@@ -77,9 +77,6 @@ def _line_of(error: Exception) -> str | None:
             f'{error.name or error} is not installed in this Python: in a checkout run `make env`, '
             "then `. .venv/bin/activate`; with an installed mmparc run `pip install 'mmparc[mm]'`"
         )
-    refusals = sys.modules.get('mmparc.engine.refusals')
-    if refusals and (line := refusals.refusal_of(error)):
-        return line
     if isinstance(error, OSError) and error.filename and error.strerror:
         return f"'{error.filename}': {error.strerror}"
     return None

@@ -28,7 +28,7 @@ from mmengine.registry import MODELS, DefaultScope
 from mmengine.structures import BaseDataElement
 from torch import Tensor, nn
 
-from mmparc.engine import UserError
+from mmparc.engine import UserError, building
 from mmparc.engine.config import datasets_of, image_settings
 from mmparc.models import ParCConv, ParCMixer
 from mmparc.ops import BACKENDS
@@ -150,7 +150,8 @@ def _build(cfg: Config) -> nn.Module:
     if rpn and rpn.get('nms'):
         # Nothing overlaps by more than 1: the number of proposals is always the largest.
         rpn.nms.iou_threshold = 1.0
-    return revert_sync_batchnorm(MODELS.build(model_cfg)).eval()
+    with building('the model'):
+        return revert_sync_batchnorm(MODELS.build(model_cfg)).eval()
 
 
 def _by_backend(model: nn.Module, inputs: Tensor, backends: Sequence[str]) -> dict[str, Count]:

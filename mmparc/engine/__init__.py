@@ -1,8 +1,18 @@
 """What stands between a command line and mmengine's Runner, for all three tasks."""
 
+from mmparc.errors import UserError
+
 from .arguments import DictAction, add_arguments, add_config_arguments, config_of
+from .building import building
 from .checkpoint import allow_mmengine_checkpoints, load_weights_only
-from .checks import build_model, check_data, check_length, check_model_types, check_pretrained
+from .checks import (
+    build_model,
+    check_data,
+    check_length,
+    check_model_types,
+    check_pretrained,
+    check_types,
+)
 from .config import (
     drop_pretrained,
     enable_auto_scale_lr,
@@ -12,14 +22,13 @@ from .config import (
     set_work_dir,
     use_default_collate,
 )
-from .device import avoid_missing_cuda_ops, meet_on_cpu
-from .errors import UserError
+from .device import check_gpu_operators
 from .exits import exit_on_user_error
 from .finite import stop_on_non_finite
 from .loading import check_loaded_share, check_whole_model
 from .provenance import note_start
-from .resuming import ResumableRunner, take_up_seed
-from .samples import check_coco_files
+from .resuming import take_up_seed
+from .runner import ResumableRunner
 from .saving import use_atomic_checkpoints
 from .stopping import stops_in_one_line
 from .trained import UNTRAINED, build_trained, check_checkpoint, runner_for_test
@@ -32,16 +41,17 @@ __all__ = [
     'add_arguments',
     'add_config_arguments',
     'allow_mmengine_checkpoints',
-    'avoid_missing_cuda_ops',
     'build_model',
     'build_trained',
+    'building',
     'check_checkpoint',
-    'check_coco_files',
     'check_data',
+    'check_gpu_operators',
     'check_length',
     'check_loaded_share',
     'check_model_types',
     'check_pretrained',
+    'check_types',
     'check_whole_model',
     'config_of',
     'drop_pretrained',
@@ -50,7 +60,6 @@ __all__ = [
     'exit_on_user_error',
     'load_config',
     'load_weights_only',
-    'meet_on_cpu',
     'note_start',
     'runner_for_test',
     'set_amp',

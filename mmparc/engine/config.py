@@ -59,7 +59,7 @@ def load_config(name: str, options: dict[str, Any] | None = None) -> Config:
         cfg = Config.fromfile(path)
     except Exception as error:  # a config is a program, which may raise anything
         raise UserError(
-            f"'{name}' cannot be read as a config ({_what_and_where(error, path)}): mend it, or "
+            f"'{name}' cannot be read as a config ({_what_and_where(error, path)}): correct it, or "
             'pass another one'
         ) from error
     _check_full(cfg, f"'{name}'")
@@ -89,15 +89,14 @@ def _what_and_where(error: Exception, path: Path) -> str:
 def _check_full(cfg: Config, name: str) -> None:
     if cfg.get('default_scope') not in TASKS or 'model' not in cfg:
         raise UserError(
-            f'{name} is no full config: it lacks a model or a default_scope ({", ".join(TASKS)})'
+            f'{name} is not a full config: it needs a model and a default_scope '
+            f'({", ".join(TASKS)})'
         )
     if not isinstance(cfg.model, dict) or 'type' not in cfg.model:
-        raise UserError(
-            f'{name} has no model that could be built: model must be a dict with a type'
-        )
+        raise UserError(f'model in {name} must be a dict with a type')
     for key in DICTS:
         if not isinstance(cfg.get(key) or {}, dict):
-            raise UserError(f'{key} in {name} must be a dict, not {cfg[key]!r}: mend it')
+            raise UserError(f'{key} in {name} must be a dict, got {cfg[key]!r}')
 
 
 def _merge(cfg: Config, key: str, value: Any) -> None:
@@ -108,17 +107,35 @@ def _merge(cfg: Config, key: str, value: Any) -> None:
     """
     first = key.partition('.')[0]
     if first not in cfg and first not in SETTINGS:
-        hint = (
-            suggest(first, [*cfg, *SETTINGS]) or 'the keys of a config are those that its file has'
-        )
+        hint = suggest(first, [*cfg, *SETTINGS]) or 'look up its keys in the file'
         raise UserError(f"--cfg-options {key}: there is no '{first}' in the config: {hint}")
+    if first not in SETTINGS:
+        _check_effect(cfg, key)
     try:
         cfg.merge_from_dict({key: value})
     except (TypeError, KeyError, IndexError, ValueError, AttributeError, AssertionError) as error:
         raise UserError(
             f'--cfg-options {key}={value}: the config has no place for it '
-            f'({first_line(error)}): look at what its file has there'
+            f'({first_line(error)}): look up what its file has there'
         ) from error
+
+
+def _check_effect(cfg: Config, key: str) -> None:
+    """Refuse to set a variable of a config's file: the settings made of it keep its old value."""
+    name = key.partition('.')[0]
+    nodes = [node for top in cfg if top in SETTINGS for node in named_nodes(top, cfg[top])]
+    used = [f'{path}.{k}' for path, node in nodes for k in node if k == name]
+    used += [
+        f'{path}.{k}'
+        for path, node in nodes
+        for k, value in node.items()
+        if isinstance(value, dict | list) and value and value == cfg[name]
+    ]
+    if used:
+        raise UserError(
+            f'--cfg-options {key} has no effect, since {name} is a variable of the file: set '
+            f'{" or ".join(dict.fromkeys(used))}'
+        )
 
 
 def config_path(name: str) -> Path:
@@ -181,8 +198,9 @@ def datasets_of(loader: dict | None) -> list[dict]:
     while pending:
         node = pending.pop()
         inner = node.get('dataset') or node.get('datasets')
-        if inner:
-            pending.extend(inner if isinstance(inner, list | tuple) else [inner])
+        inner = inner if isinstance(inner, list | tuple) else [inner]
+        if inner != [None]:
+            pending.extend(each for each in inner if isinstance(each, dict))  # or data sets
         else:
             found.append(node)
     return found

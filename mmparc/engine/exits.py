@@ -5,8 +5,6 @@ from collections.abc import Callable
 
 from mmparc.tool import one_line_errors
 
-from . import refusals  # noqa: F401  tool asks it for the line of an exception
-
 
 def exit_on_user_error(main: Callable[[], None]) -> Callable[[], None]:
     """Run ``main`` under :func:`mmparc.tool.one_line_errors`."""

@@ -1,211 +1,153 @@
-"""Data that cannot be trained on, named by their files: when they are read, not later or never.
+"""Random numbers of a sample that do not depend on the process which loads it, and its name if it
+fails.
 
-Upstream skips a box of a category or image that the file does not have, resizes an image and its
-mask to one size whatever theirs were, and leaves a label that is too high to the loss.
+The loader that mmengine builds is made again from its parts, with a data set and a batch sampler
+around the original ones.
 """
 
-import functools
-import math
-from collections.abc import Callable, Iterator
+import itertools
+import logging
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-import numpy as np
-from mmengine.config import Config
-from mmengine.runner import Runner
-from torch import nn
-from torch.utils.data import DataLoader, Dataset
+import mmcv
+from mmengine.dist import get_rank
+from mmengine.logging import print_log
+from torch.utils.data import DataLoader, Dataset, IterableDataset, Sampler
 
-from .errors import SampleError, UserError, first_line
-from .refusals import no_samples
-
-
-class CheckedRunner(Runner):
-    """mmengine's Runner, whose data loaders name what they cannot load."""
-
-    @staticmethod
-    def build_dataloader(
-        dataloader: DataLoader | dict, seed: int | None = None, diff_rank_seed: bool = False
-    ) -> DataLoader:
-        loader = Runner.build_dataloader(dataloader, seed, diff_rank_seed)
-        for dataset in innermost(loader.dataset):
-            if hasattr(dataset, '__len__') and len(dataset) == 0:
-                raise UserError(no_samples(dataset))
-            check_categories(dataset)
-            watch_loading(dataset)
-        return loader
-
-    def train(self) -> nn.Module:
-        for loader in (self.train_dataloader, self._val_dataloader and self.val_dataloader):
-            if loader:
-                check_labels(loader.dataset, self.model)
-        return super().train()
+from . import resuming
+from .building import cause_of
+from .data_checks import MaskCheck, size_problem
+from .errors import SampleError
 
 
-def innermost(dataset: Dataset) -> Iterator[Dataset]:
-    """The data sets in a data set, wrappers unwrapped."""
-    inner = getattr(dataset, 'datasets', None) or getattr(dataset, 'dataset', None)
-    if isinstance(inner, Dataset):
-        inner = [inner]
-    if isinstance(inner, list | tuple):
-        for each in inner:
-            yield from innermost(each)
-    else:
-        yield dataset
+class Draw(NamedTuple):
+    """A sample's index with the key of its random numbers.
 
-
-# While a sample is loaded
-
-
-def watch_loading(dataset: Dataset) -> None:
-    """Have the steps of a data set that read files say which one they cannot read.
-
-    They stay the objects that they are, as does the data set, wherever it is loaded.
+    The key is (epoch, draw, rank): a sample that several ranks draw, or that comes again, is
+    another one each time, as in RepeatAugSampler.
     """
-    # mmseg's are the classes of masks; mmdet's may have masks of other things beside them
-    of_masks = hasattr(dataset, 'reduce_zero_label')
-    classes = len(dataset.metainfo.get('classes') or ()) if of_masks else 0
-    ignored = getattr(dataset, 'ignore_index', 255)
-    for step in getattr(getattr(dataset, 'pipeline', None), 'transforms', ()):
-        if type(step).__name__.startswith('Load') and hasattr(step, 'transform'):
-            step.transform = functools.partial(_load, step.transform, classes, ignored)
+
+    key: tuple[int, int, int]
+    index: Any
 
 
-def _load(transform: Callable[[dict], Any], classes: int, ignored: int, sample: dict) -> Any:
-    """Read what a step reads of a sample.
+class SeededDataset(Dataset):
+    """A data set that seeds each :class:`Draw`, and raises SampleError if it cannot be loaded.
+
+    All other attributes are those of the data set inside, also when they are set.
 
     Args:
-        transform: the step.
-        classes: of the data set's masks; 0 if they are not known.
-        ignored: the value of a mask that is no class.
-        sample: as the step before has left it; it is changed.
-
-    Raises:
-        SampleError: if it cannot be read, or a mask does not fit its image or the classes.
+        inside: a data set with indices.
+        seed: of the run; None for random numbers that cannot be repeated.
     """
-    image, mask = sample.get('img_path'), sample.get('seg_map_path')
-    try:
-        loaded = transform(sample)
-    except Exception as error:  # whatever decoders make of a broken file
-        file = mask if mask and 'img' in sample else image
-        empty = Path(file or '').is_file() and not Path(file).stat().st_size
-        cause = 'it is empty' if empty else getattr(error, 'strerror', None) or first_line(error)
-        raise SampleError(
-            f"'{file}' or its annotation cannot be loaded ({cause}): mend it, or "
-            'take it out of the data set'
-        ) from error
-    found = sample.get('gt_seg_map')
-    if mask and isinstance(found, np.ndarray) and sample.get('ori_shape'):
-        height, width = sample['ori_shape'][:2]
-        if found.shape[:2] != (height, width):
-            raise SampleError(
-                f"the mask '{mask}' is {found.shape[0]} x {found.shape[1]} but its image '{image}' "
-                f'{height} x {width}: make them of one size'
-            )
-        highest = int(found.max(initial=0, where=found != ignored))
-        if classes and highest >= classes:
-            raise SampleError(
-                f"the mask '{mask}' has the class {highest}, but the data set's {classes} classes "
-                f'end at {classes - 1}: mend it, or set metainfo.classes and num_classes'
-            )
-    return loaded
 
+    def __init__(self, inside: Dataset, seed: int | None) -> None:
+        self.__dict__.update(inside=inside, seed=seed, masks=MaskCheck(inside))
 
-# When a data set is read
-
-
-def check_labels(dataset: Dataset, model: nn.Module) -> None:
-    """Raise UserError if a classification set has a label that the model's head has no output for.
-
-    Detectors and segmentors have their classes compared in :func:`watch_loading`,
-    :func:`check_coco_files` and by the loss.
-    """
-    model = getattr(model, 'module', model)
-    classes = getattr(getattr(model, 'head', None), 'num_classes', None)
-    for each in innermost(dataset):
-        if not classes or not hasattr(each, 'get_gt_labels'):
-            continue
-        labels = np.asarray(each.get_gt_labels())
-        wrong = np.flatnonzero((labels < 0) | (labels >= classes)) if labels.ndim == 1 else ()
-        if len(wrong):
-            path = each.get_data_info(int(wrong[0])).get('img_path')
-            raise UserError(
-                f"'{path}' has the label {labels[wrong[0]]}, but the model {classes} classes, 0 to "
-                f'{classes - 1} ({len(wrong)} such images): mend the annotations, or set '
-                'model.head.num_classes'
-            )
-
-
-def check_coco_files(cfg: Config) -> None:
-    """Have mmdet's CocoDataset read its annotation files with care, for the whole process."""
-    if cfg.default_scope != 'mmdet':
-        return
-    from mmdet.datasets import CocoDataset  # it takes seconds, and other tasks do not need it
-
-    if getattr(CocoDataset.COCOAPI, 'checks', False):
-        return
-
-    class CheckedCOCO(CocoDataset.COCOAPI):
-        checks = True
-
-        def __init__(self, annotation_file: str | None = None) -> None:
-            self.file = annotation_file
-            super().__init__(annotation_file)
-
-        def createIndex(self) -> None:
-            if problem := coco_problem(self.dataset):
-                raise UserError(
-                    f"'{self.file}': {problem}: mend the annotations, or take them out of the file"
-                )
-            super().createIndex()
-
-    CocoDataset.COCOAPI = CheckedCOCO
-
-
-def coco_problem(content: dict) -> str | None:
-    """What is wrong with the content of a COCO annotation file, of which mmdet would say nothing.
-
-    Boxes of no height or width are in COCO itself, and boxes that end outside their image in other
-    sets: mmdet leaves out the former and clips the latter.
-    """
-    for key in ('images', 'categories'):
-        if not isinstance(content.get(key), list):
-            return f"it has no list of {key}, so it is no file of COCO's kind"
-    images = {image['id']: image for image in content['images']}
-    categories = {category['id'] for category in content['categories']}
-    for box in content.get('annotations', ()):
-        name = f'annotation {box.get("id")}'
-        image = images.get(box.get('image_id'))
-        if image is None:
-            return f'{name} is of image_id {box.get("image_id")}, which no image has'
-        if box.get('category_id') not in categories:
-            return f'{name} is of category_id {box.get("category_id")}, which no category has'
-        corners = box.get('bbox')
-        if corners is None:
-            continue
+    def __getitem__(self, index: Any) -> Any:
+        if isinstance(index, Draw):
+            resuming.seed_generators(self.seed, *index.key)
+            index = index.index
         try:
-            x, y, width, height = corners
-            proper = all(map(math.isfinite, corners)) and width >= 0 and height >= 0
-        except (TypeError, ValueError):
-            proper = False
-        if not proper:
-            return f'{name} has the bbox {corners}, not [x, y, width, height] of numbers from 0 on'
-        within = x < image['width'] and y < image['height'] and x + width >= 0 and y + height >= 0
-        if not within:
-            return (
-                f"{name} has the bbox {corners}, outside of its image '{image['file_name']}' of "
-                f'{image["width"]} x {image["height"]}'
-            )
-    return None
+            sample = self.inside[index]
+        except Exception as error:  # decoders and transforms raise all types
+            raise SampleError(self._problem(index, error)) from error
+        self.masks.check(sample)
+        return sample
+
+    def __getitems__(self, indices: list) -> list:
+        return [self[index] for index in indices]
+
+    def __len__(self) -> int:
+        return len(self.inside)
+
+    def __getattr__(self, name: str) -> Any:
+        if name == 'inside':  # while a copy is made
+            raise AttributeError(name)
+        return getattr(self.inside, name)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        setattr(self.inside, name, value)
+
+    def _problem(self, index: Any, error: Exception) -> str:
+        try:
+            info = self.inside.get_data_info(index)
+            files = [info[key] for key in ('img_path', 'seg_map_path') if info.get(key)]
+        except Exception:  # not an mmengine data set
+            return f'cannot load sample {index}: {cause_of(error)}'
+        for file in files:
+            if problem := image_problem(file):
+                return (
+                    f"cannot read '{file}' ({problem}): replace it, or remove it from the data set"
+                )
+        if len(files) == 2 and (problem := size_problem(*files)):
+            return problem
+        return f"cannot prepare '{(files or [index])[0]}': {cause_of(error)}"
 
 
-def check_categories(dataset: Dataset) -> None:
-    """Raise UserError if COCO's file lacks classes of the data set: mmdet would count past them."""
-    classes = (getattr(dataset, 'metainfo', None) or {}).get('classes') or ()
-    found = getattr(dataset, 'cat_ids', None)
-    if found is not None and len(found) < len(classes):
-        raise UserError(
-            f"'{dataset.ann_file}' has {len(found)} of the data set's {len(classes)} classes, so "
-            'that labels would be counted wrongly: set metainfo.classes to names in it, and '
-            "num_classes of the model's heads to their number"
-        )
+def image_problem(path: str) -> str | None:
+    """Why a local file is not an image; None if it is one."""
+    if '://' in path:
+        return None
+    try:
+        content = Path(path).read_bytes()
+    except OSError as error:
+        return error.strerror
+    if not content:
+        return 'the file is empty'
+    try:
+        return None if mmcv.imfrombytes(content, 'unchanged') is not None else 'not an image'
+    except Exception as error:
+        return cause_of(error)
+
+
+class KeyedBatches(Sampler):
+    """A batch sampler that gives :class:`Draw`; all other attributes are those of the one inside.
+
+    Attributes:
+        passes: how often it was used, in place of the epoch of a sampler that has none.
+        skip: how many batches the next pass leaves out, to resume within an epoch.
+    """
+
+    def __init__(self, inside: Sampler) -> None:
+        self.inside = inside
+        self.passes = self.skip = 0
+
+    def __iter__(self) -> Iterator[list[Draw]]:
+        epoch = getattr(getattr(self.inside, 'sampler', None), 'epoch', self.passes)
+        rank, draws, skip = get_rank(), itertools.count(), self.skip
+        self.passes += 1
+        self.skip = 0
+        for number, batch in enumerate(self.inside):
+            keyed = [Draw((epoch, next(draws), rank), index) for index in batch]
+            if number >= skip:
+                yield keyed
+
+    def __len__(self) -> int:
+        return len(self.inside)
+
+    def __getattr__(self, name: str) -> Any:
+        if name == 'inside':  # while a copy is made
+            raise AttributeError(name)
+        return getattr(self.inside, name)
+
+
+def seeded(loader: DataLoader, seed: int | None) -> DataLoader:
+    """The loader with :class:`SeededDataset` and :class:`KeyedBatches`.
+
+    One without indices is returned as it is, with a warning.
+    """
+    if loader.batch_sampler is None or isinstance(loader.dataset, IterableDataset):
+        name = type(loader.dataset).__name__
+        text = f'{name} has no indices: a resumed run has other random numbers in its samples'
+        print_log(text, 'current', logging.WARNING)
+        return loader
+    same = ('num_workers', 'collate_fn', 'pin_memory', 'timeout', 'worker_init_fn')
+    same += ('multiprocessing_context', 'generator', 'prefetch_factor', 'persistent_workers')
+    return DataLoader(
+        SeededDataset(loader.dataset, seed),
+        batch_sampler=KeyedBatches(loader.batch_sampler),
+        **{name: getattr(loader, name) for name in same},
+    )

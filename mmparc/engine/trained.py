@@ -1,4 +1,4 @@
-"""A config and a checkpoint made into what can be tested or looked at: a Runner, or the model."""
+"""Builds what a config and a checkpoint describe: a Runner to test, or the model."""
 
 from pathlib import Path
 
@@ -7,13 +7,14 @@ from mmengine.model import is_model_wrapper, revert_sync_batchnorm
 from mmengine.runner import Runner
 from torch import nn
 
+from .building import building
 from .checkpoint import allow_mmengine_checkpoints
-from .checks import build_model, check_data, check_model_types
+from .checks import build_model, check_data, check_model_types, check_types
 from .config import drop_pretrained, use_default_collate
-from .device import avoid_missing_cuda_ops, meet_on_cpu
+from .device import check_gpu_operators
 from .errors import UserError
 from .loading import check_whole_model
-from .samples import CheckedRunner, check_coco_files
+from .runner import ResumableRunner
 
 UNTRAINED = 'none'  # in place of a checkpoint: random weights, the negative control
 
@@ -32,7 +33,7 @@ def runner_for_test(cfg: Config, checkpoint: str) -> Runner:
     """A Runner whose model has the checkpoint's weights, ready for its ``test()``.
 
     Args:
-        cfg: of the three tasks, with its work directory; it is changed.
+        cfg: a config of the three tasks with its work directory; it is changed.
         checkpoint: of the whole model, or 'none' for random weights.
 
     Raises:
@@ -43,23 +44,23 @@ def runner_for_test(cfg: Config, checkpoint: str) -> Runner:
     cfg.load_from = None if untrained else checkpoint
     if untrained:
         drop_pretrained(cfg)
-    check_model_types(cfg)
+    check_types(cfg, 'test')
     check_data(cfg, 'test_dataloader')
     check_checkpoint(checkpoint, 'to test')
+    check_gpu_operators(cfg)
     use_default_collate(cfg)
     allow_mmengine_checkpoints()
-    avoid_missing_cuda_ops(cfg)
-    meet_on_cpu(cfg)
-    check_coco_files(cfg)
     model = build_model(cfg)
     if not untrained:
         check_whole_model(model, checkpoint)
-    runner = CheckedRunner.from_cfg(cfg)
-    own = runner.model.module if is_model_wrapper(runner.model) else runner.model
-    if untrained:
-        own.init_weights()
-    else:
-        own.load_state_dict(model.state_dict())
+    with building():
+        runner = ResumableRunner.from_cfg(cfg)
+        own = runner.model.module if is_model_wrapper(runner.model) else runner.model
+        if untrained:
+            own.init_weights()
+        else:
+            own.load_state_dict(model.state_dict())
+        _ = runner.test_loop  # builds its data loader and its metrics
     return runner
 
 
@@ -67,7 +68,7 @@ def build_trained(cfg: Config, checkpoint: str) -> nn.Module:
     """The model on the CPU, in evaluation, with the checkpoint's weights; it needs no data.
 
     Args:
-        cfg: of the three tasks; it is changed.
+        cfg: a config of the three tasks; it is changed.
         checkpoint: of the whole model, or 'none' for random weights.
 
     Raises:
