@@ -12,12 +12,6 @@ import mmparc  # noqa: F401  offers its operators to mmcv, before any test impor
 torch.set_num_threads(1)
 
 
-def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption(
-        '--full', action='store_true', help='tests/robustness: try all that docs/robustness says'
-    )
-
-
 @pytest.fixture(autouse=True)
 def fixed_seed():
     torch.manual_seed(0)

@@ -11,6 +11,7 @@ import pickle
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from urllib.error import URLError
 
 import numpy as np
 import torch
@@ -86,7 +87,7 @@ def _load(load: Callable, path: str | Path, **options: Any) -> Any:
             f"'{path}' is damaged or holds more than weights{_refused(path)}, which could run "
             'code: it is not loaded; use a file that holds only weights'
         ) from error
-    except (RuntimeError, EOFError, ValueError) as error:
+    except (RuntimeError, EOFError, ValueError, URLError) as error:
         said = first_line(error).partition('. ')[0]  # leaves out how to switch safe loading off
         raise UserError(
             f"'{path}' cannot be read as a checkpoint ({said}): use another file"

@@ -168,7 +168,7 @@ def test_commit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert provenance.commit_of(tmp_path) == (None, None)
 
 
-@pytest.mark.slow
+@pytest.mark.full
 def test_two_processes(tmp_path: Path) -> None:
     run_tool('tools/make_toy_data.py', '--tasks', 'cls', '--train', 16, '--val', 8, cwd=tmp_path)
     config = ROOT / 'configs/cls/convnext/convnext-micro_toy.py'  # made for 32

@@ -1,7 +1,7 @@
-"""What is tried to break, and what held: in full it is written down in docs/robustness.
+"""What the failure tests share: small data, and the figures of the full ones.
 
-`make robustness` makes all of it in full, `make robustness POINT=crash` what is in test_crash.py;
-without `--full` the tests try little, as `make test` does.
+`make robustness` runs all of them, `make robustness POINT=crash` those of test_crash.py; `make
+test` runs those without the marker `full`.
 """
 
 import csv
@@ -20,14 +20,8 @@ COLUMNS = ('point', 'what', 'tried', 'held', 'command', 'commit')
 
 
 @pytest.fixture(scope='session')
-def full(request: pytest.FixtureRequest) -> bool:
-    """Whether to try as much as docs/robustness says."""
-    return request.config.getoption('--full')
-
-
-@pytest.fixture(scope='session')
 def data(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
-    """Gives the root of a task's small data, made once, with 8 images to evaluate on."""
+    """Returns the root of a task's small data, made once, with 8 images to evaluate on."""
 
     @functools.cache
     def make(task: str, train: int = 16) -> Path:
@@ -39,13 +33,13 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
 
 
 @pytest.fixture
-def record(request: pytest.FixtureRequest, full: bool) -> Callable[[str, int, int], None]:
-    """Write down how many of how many held, where all is tried; print it in any case."""
+def record(request: pytest.FixtureRequest) -> Callable[[str, int, int], None]:
+    """Print how many of how many held; in a full test, write it into figures.csv."""
     point = Path(request.path).stem.removeprefix('test_')
 
     def write(what: str, tried: int, held: int) -> None:
         print(f'{point}: {what}: {held} of {tried}')
-        if full:
+        if request.node.get_closest_marker('full'):
             command = f'make robustness POINT={point}'
             new = dict(zip(COLUMNS, (point, what, tried, held, command, commit())))
             write_figure(FIGURES, new)
@@ -54,7 +48,7 @@ def record(request: pytest.FixtureRequest, full: bool) -> Callable[[str, int, in
 
 
 def write_figure(path: Path, new: dict) -> None:
-    """Put a line into the file, in place of the one that says the same thing."""
+    """Put a line into the file, in place of the one with the same point and text."""
     lines = []
     if path.exists():
         with path.open(newline='') as file:

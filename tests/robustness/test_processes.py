@@ -1,7 +1,8 @@
 """Trainings of two and four processes on one machine, on CPUs: equal to one, or ended by an error.
 
-Those of `run_tool('tests/torchrun.py')` are torchrun's, forked to spare the imports; with --full
-tools/dist_train.sh starts some, and tools/slurm_train.sh by stand-ins for srun and scontrol.
+`make test` runs one of two processes. Most are started by torchrun, forked to spare the imports
+(tests/torchrun.py), some by tools/dist_train.sh, and by tools/slurm_train.sh with stand-ins for srun
+and scontrol.
 """
 
 import contextlib
@@ -209,47 +210,47 @@ def sharded(notes: list[dict], files: set[str]) -> bool:
 # Gradients
 
 
-@pytest.mark.slow
-def test_gradients_are_those_of_one_process(data, tmp_path: Path, full: bool, record) -> None:
+BATCH_OF_ALL = 12
+STARTS = {'torchrun': forked, 'dist_train.sh': by_script, 'slurm_train.sh': by_slurm}
+MORE = [(4, 'torchrun'), (2, 'dist_train.sh'), (4, 'dist_train.sh'), (2, 'slurm_train.sh')]
+CASES = [[(2, 'torchrun')], pytest.param(MORE, marks=pytest.mark.full)]
+
+
+@pytest.mark.parametrize('cases', CASES, ids=['two', 'more'])
+def test_gradients_are_those_of_one_process(cases, data, tmp_path: Path, record) -> None:
     """In float64; the controls are a step of unsynchronised gradients and other batches."""
-    batch, starts = 12, {'torchrun': forked, 'dist_train.sh': by_script, 'slurm_train.sh': by_slurm}
     note = dict(more=EXACT, gradients=True, alone=1)
-    (one,) = Training(tmp_path / 'one', data('cls', IMAGES), **note).finish(1, batch=batch)
-    cases = [(2, 'torchrun')]
-    if full:
-        cases += [(4, 'torchrun'), *((n, 'dist_train.sh') for n in (2, 4)), (2, 'slurm_train.sh')]
+
+    def train(name: str, *args: Any, **how: Any) -> list[dict]:
+        return Training(tmp_path / name, data('cls', IMAGES), **note).finish(*args, **how)
+
+    (one,) = train('one', 1, batch=BATCH_OF_ALL)
     for processes, name in cases:
-        run = Training(tmp_path / f'{name}-{processes}', data('cls', IMAGES), **note)
-        notes = run.finish(processes, batch=batch // processes, start=starts[name])
+        share = BATCH_OF_ALL // processes
+        notes = train(f'{name}-{processes}', processes, batch=share, start=STARTS[name])
         errors = [largest_error(n['gradients'][0], one['gradients'][0]) for n in notes]
         print(f'{name}, {processes} processes: relative error {max(errors):.2g}')
         assert max(errors) < 1e-6
         assert not equal(notes, 'parameters')
         assert min(largest_error(n['gradients'][1], one['gradients'][1]) for n in notes) > 0.1
         record(f'gradients of {processes} processes by {name} equal to those of one', 1, 1)
-    if full:
-        for size in (batch // 2, batch * 2):
-            other = Training(tmp_path / f'other-{size}', data('cls', IMAGES), **note).finish(
-                1, batch=size
-            )
-            assert largest_error(other[0]['gradients'][0], one['gradients'][0]) > 0.1
+    if cases is MORE:
+        for size in (BATCH_OF_ALL // 2, BATCH_OF_ALL * 2):
+            (other,) = train(f'other-{size}', 1, batch=size)
+            assert largest_error(other['gradients'][0], one['gradients'][0]) > 0.1
         record('control: gradients of other batches and unsynchronised ones differ', 3, 3)
 
 
 # Shards, parameters, weights
 
 
-@pytest.mark.slow
+@pytest.mark.full
 @pytest.mark.parametrize('task, family', LEAVES)
-def test_shards_and_weights(
-    task: str, family: str, data, tmp_path: Path, full: bool, record
-) -> None:
+def test_shards_and_weights(task: str, family: str, data, tmp_path: Path, record) -> None:
     """DDP refuses the second step where a parameter was not used in the first one.
 
     Statistics of BatchNorm are each process's own, as mmengine leaves them; rank 0's are saved.
     """
-    if not full:
-        pytest.skip('only with --full')
     root = data(task, IMAGES)
     images = [path for path in root.rglob('*.*') if path.suffix in ('.jpg', '.JPEG')]
     files = {str(path) for path in images if 'train' in str(path.relative_to(root))}
@@ -268,11 +269,9 @@ def test_shards_and_weights(
         record(f'{task}, {family}, {processes} processes: shards and weights', 1, 1)
 
 
-@pytest.mark.slow
-def test_an_unused_parameter_is_found(data, tmp_path: Path, full: bool) -> None:
+@pytest.mark.full
+def test_an_unused_parameter_is_found(data, tmp_path: Path) -> None:
     """The control of the test above; mmengine's setting for such models is heeded."""
-    if not full:
-        pytest.skip('only with --full')
     run = Training(tmp_path / 'run', data('cls', IMAGES), more="model = dict(type='Unused')")
     done = run.run(2)
     assert done.returncode == 1 and 'Expected to have finished reduction' in done.stderr
@@ -298,15 +297,13 @@ def note_of_death(run: Training) -> float:
     return time.time() - float((run.out / 'died').read_text())
 
 
-@pytest.mark.slow
-def test_a_process_that_dies_ends_the_run(data, tmp_path: Path, full: bool, record) -> None:
+@pytest.mark.full
+def test_a_process_that_dies_ends_the_run(data, tmp_path: Path, record) -> None:
     """Each has a worker that loads its data."""
-    cases = [(2, 1, 'SIGKILL', forked)]
-    if full:
-        ways = ('SIGKILL', 'exception')
-        cases = [(2, rank, how, forked) for rank in (0, 1) for how in ways]
-        cases += [(4, 2, how, forked) for how in ways]
-        cases += [(2, 1, how, start) for how in ways for start in (by_script, by_slurm)]
+    ways = ('SIGKILL', 'exception')
+    cases = [(2, rank, how, forked) for rank in (0, 1) for how in ways]
+    cases += [(4, 2, how, forked) for how in ways]
+    cases += [(2, 1, how, start) for how in ways for start in (by_script, by_slurm)]
     for i, (processes, rank, how, start) in enumerate(cases):
         run = Training(tmp_path / str(i), data('cls', IMAGES), die=(rank, 1, how))
         done = run.run(processes, start=start)
@@ -318,11 +315,9 @@ def test_a_process_that_dies_ends_the_run(data, tmp_path: Path, full: bool, reco
     record('runs that end when one process has died in a step', len(cases), len(cases))
 
 
-@pytest.mark.slow
-def test_killed_at_any_moment(data, tmp_path: Path, full: bool, record) -> None:
+@pytest.mark.full
+def test_killed_at_any_moment(data, tmp_path: Path, record) -> None:
     """One of two processes, within the time that a run takes."""
-    if not full:
-        pytest.skip('only with --full')
     draw, tried = random.Random(0), 0
     begin = time.monotonic()
     Training(tmp_path / 'uncut', data('cls', IMAGES)).finish(2, 'train_cfg.val_interval=1')
@@ -347,12 +342,10 @@ def test_killed_at_any_moment(data, tmp_path: Path, full: bool, record) -> None:
     record('runs that end when one process is killed at any moment', tried, tried)
 
 
-@pytest.mark.slow
+@pytest.mark.full
 @pytest.mark.parametrize('number', [signal.SIGINT, signal.SIGTERM])
-def test_stopped(number: int, data, tmp_path: Path, full: bool) -> None:
+def test_stopped(number: int, data, tmp_path: Path) -> None:
     """torchrun passes it on, and the line that says how to go on comes once."""
-    if not full:
-        pytest.skip('only with --full')
     run = Training(tmp_path / 'run', data('cls', IMAGES))
 
     def stop(pid: int) -> None:
@@ -368,10 +361,8 @@ def test_stopped(number: int, data, tmp_path: Path, full: bool) -> None:
 # Resumed, sharded optimizers, evaluation
 
 
-@pytest.mark.slow
-def test_a_resumed_run_ends_as_the_uncut_one(data, tmp_path: Path, full: bool, record) -> None:
-    if not full:
-        pytest.skip('only with --full')
+@pytest.mark.full
+def test_a_resumed_run_ends_as_the_uncut_one(data, tmp_path: Path, record) -> None:
     uncut = Training(tmp_path / 'uncut', data('cls', IMAGES), 'cls', 'deit')
     expected = uncut.finish(2, epochs=2)
     cut = Training(tmp_path / 'cut', data('cls', IMAGES), 'cls', 'deit', die=(1, 9, 'SIGKILL'))
@@ -404,14 +395,10 @@ optim_wrapper['paramwise_cfg'] = dict(_delete_=True, decay_rate=0.8)
 """
 
 
-@pytest.mark.slow
+@pytest.mark.full
 @pytest.mark.parametrize('constructor', ['default', 'layer decay'])
-def test_zero_redundancy_optimizer(
-    constructor: str, data, tmp_path: Path, full: bool, record
-) -> None:
+def test_zero_redundancy_optimizer(constructor: str, data, tmp_path: Path, record) -> None:
     """It takes AdamW's steps, and a run of it that is resumed ends as the uncut one."""
-    if not full:
-        pytest.skip('only with --full')
     layers = LAYERS if constructor == 'layer decay' else ''
     plain = ZERO.replace('ZeroRedundancyOptimizer', 'AdamW').replace("optimizer_type='AdamW',", '')
     expected = Training(tmp_path / 'adamw', data('cls', IMAGES), more=plain + layers).finish(
@@ -430,11 +417,9 @@ def test_zero_redundancy_optimizer(
     record(f'ZeroRedundancyOptimizer, {constructor}: equal to AdamW, and resumed', 1, 1)
 
 
-@pytest.mark.slow
-def test_evaluation(data, tmp_path: Path, full: bool, record) -> None:
+@pytest.mark.full
+def test_evaluation(data, tmp_path: Path, record) -> None:
     """Eight images of three processes are nine, of which each counts once."""
-    if not full:
-        pytest.skip('only with --full')
     run = Training(tmp_path / 'run', data('cls', IMAGES))
     run.finish(1, epochs=4)
     found = {}
