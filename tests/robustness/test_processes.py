@@ -1,8 +1,8 @@
 """Trainings of two and four processes on one machine, on CPUs: equal to one, or ended by an error.
 
 `make test` runs one of two processes. Most are started by torchrun, forked to spare the imports
-(tests/torchrun.py), some by tools/dist_train.sh, and by tools/slurm_train.sh with stand-ins for srun
-and scontrol.
+(tests/torchrun.py), some by tools/dist_train.sh, and by tools/slurm_train.sh with stand-ins for
+srun and scontrol.
 """
 
 import contextlib
