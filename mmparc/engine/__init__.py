@@ -1,5 +1,7 @@
 """What stands between a command line and mmengine's Runner, for all three tasks."""
 
+# ruff: noqa: F401  names of this package
+
 from mmparc.errors import UserError
 
 from .arguments import DictAction, add_arguments, add_config_arguments, config_of
@@ -32,41 +34,3 @@ from .runner import ResumableRunner
 from .saving import use_atomic_checkpoints
 from .stopping import stops_in_one_line
 from .trained import UNTRAINED, build_trained, check_checkpoint, runner_for_test
-
-__all__ = [
-    'UNTRAINED',
-    'DictAction',
-    'ResumableRunner',
-    'UserError',
-    'add_arguments',
-    'add_config_arguments',
-    'allow_mmengine_checkpoints',
-    'build_model',
-    'build_trained',
-    'building',
-    'check_checkpoint',
-    'check_data',
-    'check_gpu_operators',
-    'check_length',
-    'check_loaded_share',
-    'check_model_types',
-    'check_pretrained',
-    'check_types',
-    'check_whole_model',
-    'config_of',
-    'drop_pretrained',
-    'enable_auto_scale_lr',
-    'enable_drawing',
-    'exit_on_user_error',
-    'load_config',
-    'load_weights_only',
-    'note_start',
-    'runner_for_test',
-    'set_amp',
-    'set_work_dir',
-    'stop_on_non_finite',
-    'stops_in_one_line',
-    'take_up_seed',
-    'use_atomic_checkpoints',
-    'use_default_collate',
-]

@@ -46,7 +46,9 @@ def check_coco_files(loader: dict) -> None:
     """Raise UserError if an annotation file of a data loader's config has wrong annotations."""
     for cfg in datasets_of(loader):
         kind = cfg.get('type')
-        kind = DATASETS.get(kind) if isinstance(kind, str) else kind
+        if isinstance(kind, str):
+            with DATASETS.switch_scope_and_registry(cfg.get('_scope_')) as registry:
+                kind = registry.get(kind)
         if not hasattr(kind, 'COCOAPI') or '://' in (cfg.get('data_root') or ''):
             continue
         path = os.path.join(cfg.get('data_root') or '', cfg.get('ann_file') or '')
@@ -102,22 +104,18 @@ def coco_problem(content: Any) -> str | None:
 def check_not_empty(loader: dict) -> None:
     """Raise UserError if a data set of a data loader's config has no samples.
 
-    For one that could not be built: mmengine fails to serialize an empty list.
+    mmengine fails to serialize an empty list, and says only that.
     """
     for cfg in datasets_of(loader):
         try:
             empty = len(DATASETS.build(dict(cfg, serialize_data=False))) == 0
-        except Exception:  # the data set has another fault, which is being raised
+        except Exception:  # another fault, which is being raised
             continue
         if empty:
-            raise UserError(empty_text(describe(cfg)))
-
-
-def empty_text(what: str) -> str:
-    return (
-        f'{what} is empty: add its files, check what filter_cfg and metainfo.classes leave of it, '
-        'or set another folder with --cfg-options data_root=DIR'
-    )
+            raise UserError(
+                f'{describe(cfg)} is empty: add its files, check what filter_cfg and '
+                'metainfo.classes leave of it, or set another --cfg-options data_root=DIR'
+            )
 
 
 def check_categories(dataset: Dataset) -> None:

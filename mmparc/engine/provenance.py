@@ -1,4 +1,4 @@
-"""How a run starts: its effective batch and learning rate, said and recorded with the commit.
+"""How a run starts: its effective batch and learning rate, logged, checked and recorded.
 
 The rate follows the batch linearly (Goyal et al., arXiv 1706.02677), as in mmengine's
 Runner.scale_lr. That leaves accumulated steps out of the batch; here they count.
@@ -29,29 +29,29 @@ RECORDS = 'starts.jsonl'
 
 
 def accumulated(cfg: Config) -> int:
-    """How many steps' gradients the optimizer takes at once."""
+    """How many steps' gradients the optimizer adds up."""
     return cfg.optim_wrapper.get('accumulative_counts', 1)
 
 
 def effective_batch(cfg: Config, world_size: int) -> int:
-    """Samples behind one step of the optimizer: of a process, times processes, times its steps."""
+    """Samples behind one step of the optimizer: per process x processes x accumulated steps."""
     return cfg.train_dataloader.get('batch_size', 1) * world_size * accumulated(cfg)
 
 
 def base_batch_size(cfg: Config) -> int | None:
-    """The effective batch that a config's rate was made for; None where it does not say.
+    """The effective batch that a config's rate was made for, if known.
 
-    From ``auto_scale_lr``, else from its file's name: in ..._8xb2-... these are 8 GPUs with 2
-    samples each, and accumulated steps count.
+    From ``auto_scale_lr``, else from its file's name: ..._8xb2-... means 8 GPUs with 2 samples
+    each, times the accumulated steps.
     """
-    if _stated(cfg):
-        return _stated(cfg)
+    if stated := _stated(cfg):
+        return stated
     named = re.search(r'(?<![a-z0-9])(\d+)xb(\d+)(?![a-z0-9])', Path(cfg.filename or '').stem)
     return int(named[1]) * int(named[2]) * accumulated(cfg) if named else None
 
 
 def batch_made_for(cfg: Config, made_for: Config) -> int | None:
-    """The same for a config with options: what they state counts, their accumulation does not."""
+    """:func:`base_batch_size` of a config with options, whose own accumulation does not count."""
     return _stated(cfg) or base_batch_size(made_for)
 
 
@@ -60,15 +60,12 @@ def _stated(cfg: Config) -> int | None:
 
 
 def base_lr(cfg: Config) -> float | None:
-    """The peak learning rate in a config; None where it has no one optimizer, or leaves it out.
-
-    Schedules begin below it and end below it; layers and parameters have their shares of it.
-    """
+    """A config's peak learning rate; None with several optimizers, or if it is not set."""
     return cfg.optim_wrapper.get('optimizer', {}).get('lr')
 
 
 def peak_lr(cfg: Config, world_size: int) -> float | None:
-    """The peak learning rate of a run: scaled with the batch where ``auto_scale_lr`` is on."""
+    """A run's peak learning rate: scaled with the batch where ``auto_scale_lr`` is on."""
     lr = base_lr(cfg)
     if lr is None or not (cfg.get('auto_scale_lr') or {}).get('enable'):
         return lr
@@ -76,14 +73,14 @@ def peak_lr(cfg: Config, world_size: int) -> float | None:
 
 
 def advice(cfg: Config, made_for: Config, batch: int, lr: float, resumed: bool) -> str | None:
-    """What to say of a learning rate that does not follow from the config's; None where it does.
+    """The warning for a rate that does not follow from the config's; None where it does.
 
     Args:
         cfg: the config that is run.
-        made_for: the same as its file has it, without options of the command line.
+        made_for: the same without the options of the command line.
         batch: the run's effective batch.
         lr: its peak learning rate.
-        resumed: the rate came with a checkpoint, and nothing on the command line changes it.
+        resumed: the rate came with a checkpoint, and no option changes it.
     """
     base, own = batch_made_for(cfg, made_for), base_lr(made_for)
     if not base or not own:
@@ -100,7 +97,7 @@ def advice(cfg: Config, made_for: Config, batch: int, lr: float, resumed: bool) 
             f'that make a batch of {round(lr / own * base)}'
         )
     elif base_lr(cfg) != own:
-        remedy = f'leave optim_wrapper.optimizer.lr out and pass {scale}'
+        remedy = f'omit optim_wrapper.optimizer.lr and pass {scale}'
     else:
         remedy = f'pass {scale}, or --cfg-options optim_wrapper.optimizer.lr={follows:.4g}'
     return (
@@ -110,11 +107,9 @@ def advice(cfg: Config, made_for: Config, batch: int, lr: float, resumed: bool) 
 
 
 def note_start(runner: Runner, made_for: Config) -> None:
-    """Have a runner say its batch and rate when training begins, and record them in its work dir.
+    """Log and record the batch and the rate of a built Runner when its training begins.
 
-    Args:
-        runner: built, but not yet training.
-        made_for: its config as the file has it, without options of the command line.
+    ``made_for`` is its config without the options of the command line.
     """
     scaling = runner.auto_scale_lr
     if scaling and scaling.get('enable'):
@@ -124,7 +119,7 @@ def note_start(runner: Runner, made_for: Config) -> None:
 
 
 class StartHook(Hook):
-    """Speaks once the rate is known, which a resumed run takes from its checkpoint."""
+    """Logs once the rate is known, which a resumed run takes from its checkpoint."""
 
     def __init__(self, made_for: Config) -> None:
         self.made_for = made_for
@@ -132,12 +127,12 @@ class StartHook(Hook):
     def before_run(self, runner: Runner) -> None:
         """The optimizer is built and scaled; a checkpoint's state is not loaded yet."""
         self.lr = peak_lr(runner.cfg, runner.world_size)
-        self.built = first_rate(runner)
+        self.built = _first_rate(runner)
 
     def before_train(self, runner: Runner) -> None:
         cfg, resumed = runner.cfg, runner.iter > 0
         if self.lr is not None:
-            self.lr *= first_rate(runner) / self.built
+            self.lr *= _first_rate(runner) / self.built
         batch, steps = effective_batch(cfg, runner.world_size), accumulated(cfg)
         samples = batch // (runner.world_size * steps)
         rate = "the optimizer's own" if self.lr is None else f'{self.lr:g}'
@@ -156,7 +151,7 @@ class StartHook(Hook):
                 file.write(json.dumps(record) + '\n')
 
 
-def first_rate(runner: Runner) -> float | None:
+def _first_rate(runner: Runner) -> float | None:
     """The peak rate of the first group of parameters; None with several optimizers."""
     if 'optimizer' not in runner.cfg.optim_wrapper:
         return None
@@ -167,7 +162,7 @@ def first_rate(runner: Runner) -> float | None:
 def start_record(
     runner: Runner, batch: int, base: int | None, lr: float | None, resumed: bool
 ) -> dict:
-    """What reports tell of a run's circumstances, as JSON has it."""
+    """The circumstances of a run, for tables."""
     commit, modified = commit_of(home())
     command = [argument.replace(f'{home()}/', '') for argument in sys.argv]
     return dict(
@@ -189,7 +184,7 @@ def start_record(
 
 def commit_of(root: Path) -> tuple[str | None, bool | None]:
     """A checkout's commit, and whether tracked files differ from it; None if git cannot say."""
-    if not (root / '.git').exists():  # nor that of a project whose environment it is installed in
+    if not (root / '.git').exists():  # an environment inside another project's checkout
         return None, None
 
     def git(*args: str) -> str:

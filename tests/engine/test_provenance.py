@@ -85,7 +85,7 @@ def test_batch_and_rate(
     assert '\n' not in said and f'{lr:g} at a batch of {batch}, ' in said
     assert f'made for {own:g} at {base}, from which {follows:g} follows' in said
     if LR in options:  # scaling another rate would not mend it
-        assert said.endswith(': leave optim_wrapper.optimizer.lr out and pass --auto-scale-lr')
+        assert said.endswith(': omit optim_wrapper.optimizer.lr and pass --auto-scale-lr')
     else:
         assert said.endswith(f': pass --auto-scale-lr, or --cfg-options {LR}={follows:.4g}')
 

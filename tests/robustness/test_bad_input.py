@@ -177,7 +177,7 @@ BAD_CONFIGS: list[Case] = [
     ('train cls val_evaluator.type=Acuracy', "'Accuracy'"),
     ('train cls param_scheduler.0.type=LinearLr', "'LinearLR'"),
     ('train cls model.backbone.parc_start=1,1,1,1', "'parc_start'"),
-    ('train cls model.backbone.arch=gigantic', 'gigantic'),
+    ('train cls model.backbone.arch=gigantic', 'arch'),
     ('train cls model.backbone.resize=nearest', "resize|'interpolate_sum'"),
     ('train cls model.backbone.backend=cuda', 'backend|matmul'),
     # where ParC goes, and its kernels
@@ -244,7 +244,7 @@ BAD_CHECKPOINTS: list[Case] = [
     ('test cls', "'bad.pth'|list", checkpoint('cls', lambda content: [1, 2])),
     ('test cls', "'bad.pth'", checkpoint('cls', lambda content: dict(meta={}))),
     ('test cls', "'bad.pth'", checkpoint('cls', lambda c: dict(state_dict=[1, 2]))),
-    ('test cls', HEAD + 'weight', checkpoint('cls', lambda c: c['state_dict'].clear())),
+    ('test cls', HEAD + 'weight', checkpoint('cls', lambda c: without_head(c))),
     ('test det', "'bad.pth'", checkpoint('cls')),
     ('test seg', "'bad.pth'", checkpoint('cls')),
     ('test cls', 'backbone.stages.2.2.gamma', with_weight('backbone.stages.2.2.gamma', (8,))),
@@ -353,6 +353,10 @@ GROUPS = {
 
 def heads(content: dict) -> dict:
     return dict(state_dict={k: v for k, v in content['state_dict'].items() if 'head' in k})
+
+
+def without_head(content: dict) -> dict:
+    return dict(state_dict={k: v for k, v in content['state_dict'].items() if 'head' not in k})
 
 
 # How they are tried
@@ -520,7 +524,7 @@ def test_all_unspoiled_works(data: Path, tmp_path: Path) -> None:
 
 def test_traceback(data: Path, tmp_path: Path) -> None:
     """--traceback shows where, and what fails after the build keeps its trace."""
-    option = ['--cfg-options', 'model.backbone.img_size=-96']
+    option = ['--cfg-options', f'data_root={data}/cls', 'model.backbone.img_size=-96']
     shown = run_tool('tools/train.py', CONFIGS['CLS'], '--traceback', *option, cwd=tmp_path)
     assert shown.returncode == 1 and 'img_size' in shown.stderr
     assert 'Traceback' in shown.stderr and 'parc_convnext.py' in shown.stderr

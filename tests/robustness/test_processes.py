@@ -212,7 +212,13 @@ def sharded(notes: list[dict], files: set[str]) -> bool:
 
 BATCH_OF_ALL = 12
 STARTS = {'torchrun': forked, 'dist_train.sh': by_script, 'slurm_train.sh': by_slurm}
-MORE = [(4, 'torchrun'), (2, 'dist_train.sh'), (4, 'dist_train.sh'), (2, 'slurm_train.sh')]
+MORE = [
+    (2, 'torchrun'),
+    (4, 'torchrun'),
+    (2, 'dist_train.sh'),
+    (4, 'dist_train.sh'),
+    (2, 'slurm_train.sh'),
+]
 CASES = [[(2, 'torchrun')], pytest.param(MORE, marks=pytest.mark.full)]
 
 
