@@ -23,12 +23,7 @@ def check_model_types(cfg: Config) -> None:
 
 
 def check_types(cfg: Config, *loops: str) -> None:
-    """Raise UserError if a type that a run uses is unknown, and name the closest one.
-
-    Args:
-        cfg: a config of the three tasks.
-        loops: of 'train', 'val' and 'test'.
-    """
+    """Raise UserError if a type in the given loops ('train', 'val', 'test') is unknown."""
     check_model_types(cfg)
     with DefaultScope.overwrite_default_scope(cfg.default_scope):
         for key, node, registry in _typed(cfg, loops):
@@ -52,11 +47,8 @@ def _typed(cfg: Config, loops: tuple[str, ...]) -> Iterator[tuple[str, Any, Regi
         for key, node in _parts(part, cfg.get(part)):
             yield key, node, registries.HOOKS
     if 'train' in loops:
-        yield (
-            'optim_wrapper.optimizer',
-            cfg.optim_wrapper.get('optimizer'),
-            registries.OPTIMIZERS,
-        )
+        optimizer = cfg.optim_wrapper.get('optimizer')
+        yield 'optim_wrapper.optimizer', optimizer, registries.OPTIMIZERS
         for key, node in _listed('param_scheduler', cfg.get('param_scheduler')):
             yield key, node, registries.PARAM_SCHEDULERS
 
@@ -106,11 +98,7 @@ def check_length(cfg: Config) -> None:
 
 
 def build_model(cfg: Config) -> nn.Module:
-    """The model of a config of the three tasks, with random weights.
-
-    Raises:
-        UserError: if it cannot be built.
-    """
+    """A config's model with random weights; UserError if it cannot be built."""
     model = copy.deepcopy(cfg.model)
     if cfg.get('data_preprocessor'):
         model.setdefault('data_preprocessor', cfg.data_preprocessor)
@@ -143,14 +131,14 @@ def check_pretrained(cfg: Config) -> None:
     """Raise UserError if a local checkpoint that the run starts from does not exist."""
     for key, node in named_nodes('model', cfg.model):
         path = node.get('checkpoint')
-        if node.get('type') == 'Pretrained' and isinstance(path, str) and not _exists(path):
+        if node.get('type') == 'Pretrained' and isinstance(path, str) and not exists(path):
             recipes = [name for name in own_configs() if Path(name).stem == Path(path).parent.name]
             first = f'train it first (python -m mmparc train {recipes[0]}), ' if recipes else ''
             raise UserError(
                 f"there is no pretrained checkpoint '{path}': {first}name another with "
                 f'--cfg-options {key}.checkpoint=FILE, or train without one: --no-pretrained'
             )
-    if cfg.get('load_from') and not _exists(cfg.load_from):
+    if cfg.get('load_from') and not exists(cfg.load_from):
         option = '--resume' if cfg.get('resume') else 'load_from'
         raise UserError(
             f"there is no checkpoint '{cfg.load_from}' to load: name another one, or omit {option} "
@@ -158,5 +146,6 @@ def check_pretrained(cfg: Config) -> None:
         )
 
 
-def _exists(path: str) -> bool:
+def exists(path: str) -> bool:
+    """Whether a checkpoint is a file, or an address, which mmengine looks up."""
     return '://' in path or Path(path).expanduser().is_file()

@@ -47,12 +47,12 @@ def load_config(name: str, options: dict[str, Any] | None = None) -> Config:
     Args:
         name: a path, an upstream name such as 'mmdet::retinanet/retinanet_r50_fpn_1x_coco.py', or
             one of mmparc's own, 'mmparc::det/convnext/mask-rcnn_parc-convnext-xt_fpn_1x_coco.py'.
-        options: dotted keys and values to merge. The key ``data_root`` moves the data: every path
-            under the old root in data loaders and evaluators follows.
+        options: dotted keys and values. ``data_root`` moves every path under the old root in data
+            loaders and evaluators.
 
     Raises:
-        UserError: if there is no such config, it cannot be read, it belongs to none of the three
-            tasks, or it has no place for an option.
+        UserError: if it does not exist, is not a config of the three tasks, or an option does not
+            fit.
     """
     path = config_path(name)
     try:
@@ -100,11 +100,7 @@ def _check_full(cfg: Config, name: str) -> None:
 
 
 def _merge(cfg: Config, key: str, value: Any) -> None:
-    """Set a dotted key.
-
-    Raises:
-        UserError: if the config has no place for it, or mmengine would never look at it.
-    """
+    """Set a dotted key; UserError if the config has no place for it, or it has no effect."""
     first = key.partition('.')[0]
     if first not in cfg and first not in SETTINGS:
         hint = suggest(first, [*cfg, *SETTINGS]) or 'look up its keys in the file'
@@ -121,15 +117,16 @@ def _merge(cfg: Config, key: str, value: Any) -> None:
 
 
 def _check_effect(cfg: Config, key: str) -> None:
-    """Refuse to set a variable of a config's file: the settings made of it keep its old value."""
+    """Raise UserError for a variable of a config's file: settings made of it keep the old value."""
     name = key.partition('.')[0]
-    nodes = [node for top in cfg if top in SETTINGS for node in named_nodes(top, cfg[top])]
-    used = [f'{path}.{k}' for path, node in nodes for k in node if k == name]
-    used += [
+    old = cfg[name] if isinstance(cfg[name], dict | list) else None
+    used = [
         f'{path}.{k}'
-        for path, node in nodes
+        for top in cfg
+        if top in SETTINGS
+        for path, node in named_nodes(top, cfg[top])
         for k, value in node.items()
-        if isinstance(value, dict | list) and value and value == cfg[name]
+        if k == name or (old and value == old)
     ]
     if used:
         raise UserError(
@@ -139,11 +136,7 @@ def _check_effect(cfg: Config, key: str) -> None:
 
 
 def config_path(name: str) -> Path:
-    """The file of a config that is given by its path or its name.
-
-    Raises:
-        UserError: if there is no such config.
-    """
+    """The file of a config given by its path or its name; UserError if it does not exist."""
     package, named, relative = name.partition('::')
     if not named:
         if Path(name).is_file():
@@ -174,7 +167,7 @@ def _names(configs: Path) -> list[str]:
 
 
 def image_settings(cfg: Config) -> dict:
-    """A config's data preprocessor, which stands in the model or beside it; {} if there is none."""
+    """A config's data preprocessor, in the model or beside it; {} if there is none."""
     return cfg.model.get('data_preprocessor') or cfg.get('data_preprocessor') or {}
 
 
@@ -227,13 +220,13 @@ def _map_strings(node: Any, change: Callable[[str], str]) -> Any:
 
 
 def set_work_dir(cfg: Config, name: str, work_dir: str | None) -> None:
-    """Run in ``work_dir``, else in the config's own, else in work_dirs/<task>/<config stem>."""
+    """Set ``work_dir``, else keep the config's own, else take work_dirs/<task>/<config stem>."""
     default = Path('work_dirs', TASKS[cfg.default_scope], Path(name.split('::')[-1]).stem)
     cfg.work_dir = work_dir or cfg.get('work_dir') or str(default)
 
 
 def drop_pretrained(cfg: Config) -> None:
-    """Take every pretrained checkpoint out of the model, so that its own initialisation applies."""
+    """Remove every pretrained checkpoint from the model, which then initializes itself."""
     for _, node in named_nodes('model', cfg.model):
         init_cfg = node.get('init_cfg')
         if isinstance(init_cfg, dict) and init_cfg.get('type') == 'Pretrained':
@@ -255,11 +248,7 @@ def named_nodes(key: str, node: Any) -> list[tuple[str, dict]]:
 
 
 def set_amp(cfg: Config, amp: bool | None) -> None:
-    """Turn automatic mixed precision on or off; None leaves the config's choice.
-
-    Raises:
-        UserError: if it would be on without a GPU, which mmengine's AmpOptimWrapper refuses.
-    """
+    """Turn mixed precision on or off; None keeps the config's choice. UserError without a GPU."""
     wrapper = cfg.optim_wrapper
     if amp:
         wrapper.type = 'AmpOptimWrapper'
@@ -273,15 +262,11 @@ def set_amp(cfg: Config, amp: bool | None) -> None:
 
 
 def enable_auto_scale_lr(cfg: Config) -> None:
-    """Scale the learning rate with the batch size that is actually run.
-
-    Raises:
-        UserError: if the config does not say which batch size its learning rate is meant for.
-    """
+    """Scale the learning rate with the actual batch size; UserError if its base is not known."""
     if not cfg.get('auto_scale_lr', {}).get('base_batch_size'):
         raise UserError(
-            '--auto-scale-lr needs the batch size that the learning rate is meant for: '
-            'pass --cfg-options auto_scale_lr.base_batch_size=N too'
+            '--auto-scale-lr needs the batch size that the learning rate was made for: '
+            'also pass --cfg-options auto_scale_lr.base_batch_size=N'
         )
     cfg.auto_scale_lr.enable = True
 
@@ -295,11 +280,7 @@ def use_default_collate(cfg: Config) -> None:
 
 
 def enable_drawing(cfg: Config, directory: str) -> None:
-    """Have the test loop draw its predictions into ``directory``; each task has its own switches.
-
-    Raises:
-        UserError: if the config has no visualization hook.
-    """
+    """Make the test loop draw its predictions into ``directory``."""
     hook = cfg.get('default_hooks', {}).get('visualization')
     if hook is None:
         raise UserError('--show-dir needs default_hooks.visualization, which this config lacks')

@@ -36,13 +36,9 @@ def check_gpu_operators(cfg: Config) -> None:
 
 
 def connect_on_cpu(launcher: str, settings: dict) -> None:
-    """Connect the processes of a launcher by gloo where there is no GPU.
+    """Connect a launcher's processes by gloo without a GPU, which mmengine's init_dist needs.
 
-    mmengine's own init_dist needs a GPU. With one, or in a single process, this does nothing.
-
-    Args:
-        launcher: 'none', 'pytorch', 'slurm' or 'mpi'.
-        settings: the config's env_cfg.dist_cfg.
+    ``settings`` are the config's env_cfg.dist_cfg.
     """
     if launcher == 'none' or is_distributed() or get_device() != 'cpu':
         return

@@ -1,4 +1,4 @@
-"""Errors that speak to the person at the command line: one line, the cause, the fix."""
+"""Error messages for the person at the command line: one line, the cause, what to do."""
 
 import difflib
 from collections.abc import Iterable
@@ -7,10 +7,10 @@ from mmparc.errors import UserError
 
 
 class SampleError(UserError):
-    """A sample that cannot be loaded, wherever it is tried.
+    """A sample that cannot be loaded.
 
-    What happens in a data loader's process torch raises again here, from the text of the trace,
-    whose end is the message.
+    torch raises a worker's error again in the main process, made from the text of its trace, which
+    ends with the message.
     """
 
     def __init__(self, message: str) -> None:
@@ -18,9 +18,9 @@ class SampleError(UserError):
 
 
 def suggest(name: str, known: Iterable[str]) -> str:
-    """A hint "did you mean ...?" for a mistyped name, or '' where nothing is close."""
+    """A hint "did you mean ...?" for a mistyped name, or '' if no name is close."""
     by_lower = {candidate.lower(): candidate for candidate in known}
-    # first what differs in case alone, then what lacks its scope alone: mmparc.ParCResNet
+    # first names that differ in case, then in their scope: mmparc.ParCResNet
     close = [lower for lower in by_lower if lower == name.lower()]
     close += [lower for lower in by_lower if lower.endswith(f'.{name.lower()}')]
     close += difflib.get_close_matches(name.lower(), by_lower, n=1, cutoff=0.6)
@@ -28,6 +28,6 @@ def suggest(name: str, known: Iterable[str]) -> str:
 
 
 def first_line(error: Exception) -> str:
-    """What an error says, in one line; upstream's often say nothing."""
+    """An error's type and first line."""
     lines = str(error).strip().splitlines()
     return f'{type(error).__name__}: {lines[0]}' if lines else type(error).__name__

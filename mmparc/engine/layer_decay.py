@@ -1,8 +1,8 @@
 """Layer-wise learning-rate decay for any backbone and all three tasks.
 
-mmpretrain's constructor, driven by ``model.backbone.get_layer_depth``, with the settings of
-mmdet's and mmseg's LearningRateDecayOptimizerConstructor, which know ConvNeXt alone: there every
-parameter gets the rate and the weight decay that those give it.
+mmpretrain's constructor, which uses ``model.backbone.get_layer_depth``, with the settings of
+mmdet's and mmseg's LearningRateDecayOptimizerConstructor. A ConvNeXt gets the same rates and weight
+decays as from those, which know no other backbone.
 """
 
 import re
@@ -43,13 +43,12 @@ class LayerDecayOptimWrapperConstructor(LearningRateDecayOptimWrapperConstructor
 
             - decay_rate (float): usually below 1.
             - decay_type (str): 'layer_wise', by the layers of ``get_layer_depth`` (the default), or
-              'stage_wise': the stages are layers 1, 2, ..., and what comes before or between them
-              (the stem, ConvNeXt's downsampling) is layer 0. With num_layers it takes any backbone
-              that names its stages, mmpretrain's MobileNetV2 too.
-            - num_layers (int): by default the backbone's own number of layers, which is 6 for
-              ConvNeXt-T and ResNet-50, and 12 for ConvNeXt-S and above.
+              'stage_wise': the stages are layers 1, 2, ..., the stem and what lies between stages
+              layer 0. With num_layers it takes any backbone that names its stages.
+            - num_layers (int): by default the backbone's own: 6 for ConvNeXt-T and ResNet-50, 12
+              for ConvNeXt-S and above.
             - bias_decay_mult, norm_decay_mult, flat_decay_mult, custom_keys: as in mmpretrain's
-              constructor, but that the first and third are 0 by default.
+              constructor, the first and third 0 by default.
 
     Raises:
         ValueError: if a setting is missing or unknown, or the backbone has no layers to go by.
@@ -116,14 +115,14 @@ def _depths(backbone: nn.Module, names: list[str], what: str) -> dict[str, tuple
     """The backbone's own layer of each parameter, and how many it has."""
     if not hasattr(backbone, 'get_layer_depth'):
         raise ValueError(
-            f'layer decay needs get_layer_depth(), which {what} lacks: take one of mmparc or '
-            "mmpretrain that has it, or set decay_type='stage_wise' and num_layers"
+            f'layer decay needs get_layer_depth(), which {what} lacks: use a backbone '
+            "that has it, or set decay_type='stage_wise' and num_layers"
         )
     try:
         return {name: backbone.get_layer_depth(name, PREFIX) for name in names}
     except NotImplementedError:  # mmpretrain's ResNet-18, for one
         raise ValueError(
-            f'get_layer_depth() of {what} does not know its number of blocks: take another '
+            f'get_layer_depth() of {what} does not know its number of blocks: use another '
             "depth, or set decay_type='stage_wise' and num_layers"
         ) from None
 

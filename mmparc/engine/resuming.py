@@ -25,11 +25,9 @@ from .errors import UserError, first_line
 
 
 def seed_generators(seed: int | None, *key: int) -> None:
-    """Seed Python's, numpy's and torch's random numbers from a run's seed and a key.
+    """Seed Python's, numpy's and torch's random numbers.
 
-    Args:
-        seed: of the run; None for random numbers that cannot be repeated.
-        key: what the numbers are for, none of it negative; no two keys share their numbers.
+    ``seed`` is the run's, None for numbers that cannot be repeated. No keys share their numbers.
     """
     words = np.random.SeedSequence(seed, spawn_key=key).generate_state(3).tolist()
     random.seed(words[0])
@@ -64,10 +62,10 @@ def steps_of_epoch(runner: Runner) -> int:
 
 
 class EvaluationHook(Hook):
-    """Evaluates the checkpoint that a run resumes from where that was due.
+    """Evaluates the checkpoint that a run resumes from, if due: the run may have ended in that.
 
-    The run may have been interrupted in that evaluation: its metrics would be missing, and another
-    checkpoint might be kept as the best one. Only for mmengine's two training loops.
+    Without it metrics are missing, and another checkpoint may be kept as the best one. Only for
+    mmengine's two training loops.
     """
 
     priority = 'LOWEST'  # after the other hooks are ready
@@ -87,10 +85,9 @@ class EvaluationHook(Hook):
 
 
 def take_up_seed(cfg: Config) -> None:
-    """Set the seed of a resumed config to its checkpoint's, which samplers need when built.
+    """Set a resumed config's seed to its checkpoint's, which samplers need when they are built.
 
-    Raises:
-        UserError: if the checkpoint is missing or damaged, holds code, or has no run to resume.
+    UserError if the checkpoint is missing or damaged, holds code, or has no run to resume.
     """
     path = cfg.get('load_from') or find_latest_checkpoint(cfg.work_dir)
     if path is None:

@@ -1,8 +1,6 @@
-"""Random numbers of a sample that do not depend on the process which loads it, and its name if it
-fails.
+"""Seeds each sample by its draw, whichever process loads it, and names its file if it fails.
 
-The loader that mmengine builds is made again from its parts, with a data set and a batch sampler
-around the original ones.
+mmengine's loader is made again from its parts, with wrappers of its data set and batch sampler.
 """
 
 import itertools
@@ -22,10 +20,9 @@ from .errors import SampleError
 
 
 class Draw(NamedTuple):
-    """A sample's index with the key of its random numbers.
+    """A sample's index with the key of its random numbers, (epoch, draw, rank).
 
-    The key is (epoch, draw, rank): a sample that several ranks draw, or that comes again, is
-    another one each time, as in RepeatAugSampler.
+    A sample that is drawn again, as by RepeatAugSampler, has other numbers.
     """
 
     key: tuple[int, int, int]
@@ -35,11 +32,7 @@ class Draw(NamedTuple):
 class SeededDataset(Dataset):
     """A data set that seeds each :class:`Draw`, and raises SampleError if it cannot be loaded.
 
-    All other attributes are those of the data set inside, also when they are set.
-
-    Args:
-        inside: a data set with indices.
-        seed: of the run; None for random numbers that cannot be repeated.
+    All other attributes are read from, and set on, the data set inside.
     """
 
     def __init__(self, inside: Dataset, seed: int | None) -> None:
@@ -128,10 +121,7 @@ class KeyedBatches(Sampler):
 
 
 def seeded(loader: DataLoader, seed: int | None) -> DataLoader:
-    """The loader with :class:`SeededDataset` and :class:`KeyedBatches`.
-
-    One without indices is returned as it is, with a warning.
-    """
+    """The loader with both wrappers; one without indices stays as it is, with a warning."""
     if loader.batch_sampler is None or isinstance(loader.dataset, IterableDataset):
         name = type(loader.dataset).__name__
         text = f'{name} has no indices: a resumed run has other random numbers in its samples'

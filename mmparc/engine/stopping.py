@@ -1,4 +1,4 @@
-"""How a training ends before its end: by Ctrl-C, by a cluster's SIGTERM, or on a full disk."""
+"""How a training ends early: by Ctrl-C, by a cluster's SIGTERM, or on a full disk."""
 
 import contextlib
 import errno
@@ -19,24 +19,21 @@ _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
 
 @contextlib.contextmanager
 def stops_in_one_line(work_dir: str) -> Iterator[None]:
-    """Let SIGINT and SIGTERM end what runs within with one line and 128 + the signal's number.
+    """End the block at SIGINT or SIGTERM with one line and exit code 128 + the signal's number.
 
     A SIGINT that is ignored, as in a shell's background, stays so; a second signal ends the process
-    at once.
-
-    Raises:
-        UserError: if the disk is full, or may not be written.
+    at once. A full or read-only disk is a UserError.
     """
     stopped = []
     process = os.getpid()
 
     def stop(number: int, _: FrameType | None) -> None:
-        if os.getpid() != process:  # a data loader's worker: Ctrl-C reaches it too, but its
-            if number == signal.SIGTERM:  # parent is what ends it
+        if os.getpid() != process:  # a loader's worker, which its parent ends after Ctrl-C
+            if number == signal.SIGTERM:
                 os._exit(0)
             return
         stopped.append(number)
-        # no second signal, and nothing of torch's or the workers' own, interferes with the end
+        # neither a second signal nor torch's watch over its workers interferes
         for each in (*before, signal.SIGCHLD):
             signal.signal(each, signal.SIG_DFL)
         for worker in multiprocessing.active_children():
@@ -50,15 +47,15 @@ def stops_in_one_line(work_dir: str) -> Iterator[None]:
     try:
         yield
     except BaseException as error:
-        if stopped:  # it is the interruption, or what that made of something on its way
+        if stopped:  # the interruption, or an error that it caused on its way
             if is_main_process():
                 name = signal.Signals(stopped[0]).name
                 print(f'stopped by {name}: {_how_to_go_on(work_dir)}', file=sys.stderr)
             sys.exit(128 + stopped[0])
         if isinstance(error, OSError) and error.errno in _FULL:
             raise UserError(
-                f'{error.filename or "a file"} could not be written ({error.strerror}): mend that, '
-                f'then {_how_to_go_on(work_dir)}'
+                f'{error.filename or "a file"} could not be written ({error.strerror}): free some '
+                f'space, then {_how_to_go_on(work_dir)}'
             ) from error
         raise
     finally:
@@ -69,5 +66,5 @@ def stops_in_one_line(work_dir: str) -> Iterator[None]:
 def _how_to_go_on(work_dir: str) -> str:
     latest = Path(work_dir, 'last_checkpoint')
     if latest.is_file():
-        return f'the same command with --resume goes on from {latest.read_text()}'
-    return f'the same command begins anew, as there is no checkpoint in {work_dir} yet'
+        return f'the same command with --resume continues from {latest.read_text()}'
+    return f'the same command starts again, since {work_dir} has no checkpoint yet'

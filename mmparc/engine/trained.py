@@ -1,7 +1,5 @@
 """Builds what a config and a checkpoint describe: a Runner to test, or the model."""
 
-from pathlib import Path
-
 from mmengine.config import Config
 from mmengine.model import is_model_wrapper, revert_sync_batchnorm
 from mmengine.runner import Runner
@@ -9,7 +7,7 @@ from torch import nn
 
 from .building import building
 from .checkpoint import allow_mmengine_checkpoints
-from .checks import build_model, check_data, check_model_types, check_types
+from .checks import build_model, check_data, check_model_types, check_types, exists
 from .config import drop_pretrained, use_default_collate
 from .device import check_gpu_operators
 from .errors import UserError
@@ -21,8 +19,7 @@ UNTRAINED = 'none'  # in place of a checkpoint: random weights, the negative con
 
 def check_checkpoint(checkpoint: str, purpose: str) -> None:
     """Raise UserError if a checkpoint is neither a file, nor an address, nor 'none'."""
-    local = checkpoint != UNTRAINED and '://' not in checkpoint
-    if local and not Path(checkpoint).is_file():
+    if checkpoint != UNTRAINED and not exists(checkpoint):
         raise UserError(
             f"there is no checkpoint '{checkpoint}' {purpose}: pass a file, or none for random "
             'weights'
@@ -30,14 +27,10 @@ def check_checkpoint(checkpoint: str, purpose: str) -> None:
 
 
 def runner_for_test(cfg: Config, checkpoint: str) -> Runner:
-    """A Runner whose model has the checkpoint's weights, ready for its ``test()``.
+    """A Runner ready for its ``test()``; ``cfg`` is changed.
 
-    Args:
-        cfg: a config of the three tasks with its work directory; it is changed.
-        checkpoint: of the whole model, or 'none' for random weights.
-
-    Raises:
-        UserError: if there is no such checkpoint, model or data set, or they do not fit.
+    ``checkpoint`` is of the whole model, or 'none' for random weights. UserError if it, the model
+    or the data set does not exist, or they do not fit.
     """
     untrained = checkpoint == UNTRAINED
     cfg.resume = False
@@ -65,15 +58,7 @@ def runner_for_test(cfg: Config, checkpoint: str) -> Runner:
 
 
 def build_trained(cfg: Config, checkpoint: str) -> nn.Module:
-    """The model on the CPU, in evaluation, with the checkpoint's weights; it needs no data.
-
-    Args:
-        cfg: a config of the three tasks; it is changed.
-        checkpoint: of the whole model, or 'none' for random weights.
-
-    Raises:
-        UserError: if there is no such checkpoint or model, or they do not fit.
-    """
+    """The model on the CPU in eval mode, without data; otherwise as :func:`runner_for_test`."""
     check_model_types(cfg)
     check_checkpoint(checkpoint, 'to load')
     drop_pretrained(cfg)

@@ -1,10 +1,11 @@
-"""Layer-wise learning-rate decay: what each parameter gets, against upstream's own constructors.
+"""Layer-wise learning-rate decay, compared with upstream's own constructors.
 
-mmdet's and mmseg's constructors take a ConvNeXt by its class name and parse parameter names; on
-what they take, each parameter's rate, scale and weight decay must be the same number.
+mmdet's and mmseg's constructors take only a ConvNeXt; there each parameter's rate, scale and weight
+decay must be the same number.
 """
 
 import copy
+import itertools
 import math
 
 import pytest
@@ -20,7 +21,7 @@ from torch import nn
 
 from mmparc import engine
 from mmparc.engine.layer_decay import LayerDecayOptimWrapperConstructor
-from mmparc.models import ParCConvNeXt, ParCMobileNetV2, ParCResNet
+from mmparc.models import ParCConvNeXt, ParCMobileNetV2
 
 LR, WEIGHT_DECAY = 3e-4, 0.05
 OPTIMIZER = dict(type='AdamW', lr=LR, weight_decay=WEIGHT_DECAY)
@@ -31,7 +32,8 @@ TOY = {
     'mmdet': 'det/convnext/centernet-update_{}convnext-micro_hrfpn_toy.py',
     'mmseg': 'seg/convnext/{}convnext-micro_upernet_toy.py',
 }
-both_types = pytest.mark.parametrize('decay_type', ['layer_wise', 'stage_wise'])
+DECAY_TYPES = ('layer_wise', 'stage_wise')
+UPSTREAM = (MmdetConstructor, MmsegConstructor)
 
 
 class Model(nn.Module):
@@ -77,49 +79,43 @@ def layers_of(model: nn.Module, number: int, **paramwise) -> dict[str, int]:
 # On a ConvNeXt, as upstream
 
 
-@pytest.mark.parametrize('upstream', [MmdetConstructor, MmsegConstructor])
-@pytest.mark.parametrize('rate', [0.7, 0.9])
 @pytest.mark.parametrize(
     'depths, num_layers',
     [*((depths, number) for number, depths in DEPTHS.items()), (DEPTHS[6], 12), ([1, 1, 1, 1], 9)],
     ids=str,
 )
-@both_types
-def test_as_upstream_on_convnext(depths, num_layers, rate, decay_type, upstream) -> None:
-    """All of it exactly; also with layers that the backbone does not have."""
+def test_as_upstream_on_convnext(depths, num_layers) -> None:
+    """Exactly; also with layers that the backbone does not have."""
     model = Model(convnext(depths=depths))
-    paramwise = dict(decay_rate=rate, decay_type=decay_type, num_layers=num_layers)
-    expected = settings_of(model, upstream, **paramwise)
-    assert set(expected) == {name for name, _ in model.named_parameters()}
-    assert settings_of(model, LayerDecayOptimWrapperConstructor, **paramwise) == expected
-    if DEPTHS.get(num_layers) == depths:
-        del paramwise['num_layers']  # the backbone's own
+    for upstream, rate, decay_type in itertools.product(UPSTREAM, (0.7, 0.9), DECAY_TYPES):
+        paramwise = dict(decay_rate=rate, decay_type=decay_type, num_layers=num_layers)
+        expected = settings_of(model, upstream, **paramwise)
+        assert set(expected) == {name for name, _ in model.named_parameters()}
         assert settings_of(model, LayerDecayOptimWrapperConstructor, **paramwise) == expected
+        if DEPTHS.get(num_layers) == depths:
+            del paramwise['num_layers']  # the backbone's own
+            assert settings_of(model, LayerDecayOptimWrapperConstructor, **paramwise) == expected
 
 
-@pytest.mark.parametrize(
-    'other',
-    [
+def test_another_setting_is_noticed() -> None:
+    """Negative control: the comparison sees each of the settings."""
+    model = Model(convnext(depths=DEPTHS[6]))
+    paramwise = dict(decay_rate=0.7, decay_type='layer_wise', num_layers=6)
+    expected = settings_of(model, MmdetConstructor, **paramwise)
+    for other in (
         dict(decay_rate=0.71),
         dict(num_layers=7),
         dict(decay_type='stage_wise'),
         dict(flat_decay_mult=1.0),
         dict(bias_decay_mult=1.0),
         dict(custom_keys={'neck': dict(decay_mult=0.5)}),
-    ],
-    ids=str,
-)
-def test_another_setting_is_noticed(other: dict) -> None:
-    """Negative control: the comparison sees each of the settings."""
-    model = Model(convnext(depths=DEPTHS[6]))
-    paramwise = dict(decay_rate=0.7, decay_type='layer_wise', num_layers=6)
-    expected = settings_of(model, MmdetConstructor, **paramwise)
-    wrong = settings_of(model, LayerDecayOptimWrapperConstructor, **{**paramwise, **other})
-    assert wrong != expected
+    ):
+        wrong = settings_of(model, LayerDecayOptimWrapperConstructor, **{**paramwise, **other})
+        assert wrong != expected, other
 
 
-@pytest.mark.parametrize('upstream', [MmdetConstructor, MmsegConstructor])
-@both_types
+@pytest.mark.parametrize('decay_type', DECAY_TYPES)
+@pytest.mark.parametrize('upstream', UPSTREAM)
 def test_parc_convnext_as_its_plain_twin(decay_type: str, upstream: type) -> None:
     paramwise = dict(decay_rate=0.8, decay_type=decay_type, num_layers=6)
     plain = settings_of(Model(convnext(depths=DEPTHS[6])), upstream, **paramwise)
@@ -129,7 +125,7 @@ def test_parc_convnext_as_its_plain_twin(decay_type: str, upstream: type) -> Non
     shared = plain.keys() & parc.keys()
     assert len(shared) > 100
     assert {name: parc[name] for name in shared} == {name: plain[name] for name in shared}
-    # what the mixers have of their own goes with the block that they stand in
+    # a mixer's own parameters belong to its block
     own = parc.keys() - plain.keys()
     assert {name.rpartition('.')[2] for name in own} == {'weight', 'bias', 'pos_embed'}
     for name in own:
@@ -141,18 +137,19 @@ def test_parc_convnext_as_its_plain_twin(decay_type: str, upstream: type) -> Non
 # Position embeddings
 
 
-@pytest.mark.parametrize('key', ['depthwise_conv', 'conv_h.pos_embed', 'pos_embed', 'backbone'])
-@both_types
-def test_embeddings_are_never_decayed(decay_type: str, key: str) -> None:
-    paramwise = dict(decay_rate=0.8, decay_type=decay_type, custom_keys={key: dict(decay_mult=1.0)})
+def test_embeddings_are_never_decayed() -> None:
     model = Model(convnext(ParCConvNeXt))
-    found = settings_of(model, LayerDecayOptimWrapperConstructor, **paramwise)
-    embeddings = {name: decay for name, (*_, decay) in found.items() if 'pos_embed' in name}
-    assert len(embeddings) == 6 and set(embeddings.values()) == {0.0}
+    keys = ('depthwise_conv', 'conv_h.pos_embed', 'pos_embed', 'backbone')
+    for key, decay_type in itertools.product(keys, DECAY_TYPES):
+        custom = {key: dict(decay_mult=1.0)}
+        paramwise = dict(decay_rate=0.8, decay_type=decay_type, custom_keys=custom)
+        found = settings_of(model, LayerDecayOptimWrapperConstructor, **paramwise)
+        embeddings = {name: decay for name, (*_, decay) in found.items() if 'pos_embed' in name}
+        assert len(embeddings) == 6 and set(embeddings.values()) == {0.0}
 
 
 def test_mmseg_decays_the_embeddings() -> None:
-    """The control, and why there is a constructor of our own: mmseg takes the class by its name."""
+    """The control, and why mmparc has a constructor: mmseg knows the class by its name."""
     found = settings_of(
         Model(convnext(ParCConvNeXt)), MmsegConstructor, decay_rate=0.8, num_layers=6
     )
@@ -183,37 +180,9 @@ def test_layer_wise_on_a_resnet() -> None:
     assert layers['neck.weight'] == 7
 
 
-def test_layer_wise_on_a_parc_resnet18() -> None:
-    """Its layers are its stages; mmpretrain's own is refused, see below."""
-    model = Model(resnet(18, ParCResNet))
-    assert 'backbone.layer4.1.conv2.conv_h.weight' in dict(model.named_parameters())
-    assert layers_of(model, 4) == layers_of(model, 4, decay_type='stage_wise')
-
-
-class Stages(nn.Module):
-    """Seven stages counted from 1, in front of a last convolution, as MobileNetV2's."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.conv1 = nn.Conv2d(3, 4, 1)
-        for i in range(1, 8):
-            self.add_module(f'layer{i}', nn.Sequential(nn.Conv2d(4, 4, 1)))
-        self.conv2 = nn.Conv2d(4, 4, 1)
-
-    def get_layer_depth(self, param_name: str, prefix: str = '') -> tuple[int, int]:
-        return 0, 9
-
-
-def test_what_follows_the_stages_learns_as_the_head() -> None:
-    layers = layers_of(Model(Stages()), 7, decay_type='stage_wise')
-    expected = {'conv1': 0, **{f'layer{i}.0': i for i in range(1, 8)}, 'conv2': 8}
-    for name, layer in expected.items():
-        assert layers[f'backbone.{name}.weight'] == layers[f'backbone.{name}.bias'] == layer
-
-
 @pytest.mark.parametrize('backbone', [MobileNetV2, ParCMobileNetV2])
 def test_stages_need_no_get_layer_depth(backbone: type) -> None:
-    """Which mmpretrain's MobileNetV2 lacks; with num_layers given, stages are enough."""
+    """mmpretrain's MobileNetV2 lacks it; its last convolution learns as the head."""
     layers = layers_of(Model(backbone(0.1)), 7, decay_type='stage_wise', num_layers=7)
     expected = {'conv1.conv': 0, **{f'layer{i}.0.conv.0.conv': i for i in range(1, 8)}}
     for name, layer in {**expected, 'conv2.conv': 8}.items():
@@ -247,7 +216,7 @@ def test_groups_are_few_and_complete() -> None:
 
 
 @pytest.mark.parametrize('parc', ['', 'parc-'], ids=['plain', 'parc'])
-@both_types
+@pytest.mark.parametrize('decay_type', DECAY_TYPES)
 @pytest.mark.parametrize('scope', TOY)
 def test_by_name_in_every_task(scope: str, decay_type: str, parc: str) -> None:
     cfg = Config.fromfile(ROOT / 'configs' / TOY[scope].format(parc))
@@ -299,60 +268,7 @@ def test_ade20k_recipe_as_upstream(twin: str) -> None:
     assert bool(changed) == bool(twin)
 
 
-# What is wrong is said
-
-
-@pytest.mark.parametrize(
-    'paramwise, said',
-    [
-        (dict(decay_rate=0.9, decay_type='block_wise'), "'layer_wise', 'stage_wise'.*'block_wise'"),
-        (dict(decay_rate=0.9, layers=6), "no setting 'layers'.*num_layers"),
-        (dict(num_layers=6), 'decay_rate must be positive'),
-        (None, 'decay_rate must be positive'),
-        (
-            dict(decay_rate=0.9, custom_keys={'head': dict(lr_mult=10)}),
-            r"custom_keys\['head'\].*decay_mult alone",
-        ),
-        (dict(decay_rate=0.9, num_layers=5), "too few for the backbone 'ConvNeXt'.*num_layers=6"),
-        (
-            dict(decay_rate=0.9, num_layers=3, decay_type='stage_wise'),
-            "too few for the backbone 'ConvNeXt'.*num_layers=4",
-        ),
-    ],
-    ids=str,
-)
-def test_wrong_settings(paramwise: dict | None, said: str) -> None:
-    with pytest.raises(ValueError, match=said) as caught:
-        constructor = LayerDecayOptimWrapperConstructor(dict(optimizer=OPTIMIZER), paramwise)
-        constructor(Model(convnext(depths=DEPTHS[6])))
-    assert '\n' not in str(caught.value)
-
-
-@pytest.mark.parametrize('missing', ['lr', 'weight_decay'])
-def test_optimizer_without_what_is_scaled(missing: str) -> None:
-    optimizer = {key: value for key, value in OPTIMIZER.items() if key != missing}
-    with pytest.raises(ValueError, match='give the optimizer both'):
-        LayerDecayOptimWrapperConstructor(dict(optimizer=optimizer), dict(decay_rate=0.9))
-
-
-@pytest.mark.parametrize(
-    'model, decay_type, said',
-    [
-        (lambda: Model(nn.Conv2d(3, 3, 1)), 'stage_wise', "backbone 'Conv2d' lacks: take"),
-        (lambda: Model(MobileNetV2(0.1)), 'layer_wise', "lacks: take.*set decay_type='stage_wise'"),
-        (lambda: nn.Linear(3, 3), 'layer_wise', "backbone 'NoneType' lacks: take"),
-        (lambda: Model(resnet(18)), 'layer_wise', "'ResNet' does not know.*take another depth"),
-        (lambda: Model(Flat()), 'stage_wise', "no stages in the backbone 'Flat'.*'layer_wise'"),
-    ],
-    ids=['no method', 'MobileNetV2', 'no backbone', 'ResNet-18', 'no stages'],
-)
-def test_backbones_that_do_not_fit(model, decay_type: str, said: str) -> None:
-    constructor = LayerDecayOptimWrapperConstructor(
-        dict(optimizer=OPTIMIZER), dict(decay_rate=0.9, decay_type=decay_type)
-    )
-    with pytest.raises(ValueError, match=said) as caught:
-        constructor(model())
-    assert '\n' not in str(caught.value)
+# Errors
 
 
 class Flat(nn.Conv2d):
@@ -361,3 +277,31 @@ class Flat(nn.Conv2d):
 
     def get_layer_depth(self, param_name: str, prefix: str = '') -> tuple[int, int]:
         return 0, 3
+
+
+def test_errors() -> None:
+    rate, stages = dict(decay_rate=0.9), dict(decay_rate=0.9, decay_type='stage_wise')
+    convnext6 = convnext(depths=DEPTHS[6])
+    for backbone, paramwise, words in (
+        (convnext6, dict(decay_rate=0.9, decay_type='block_wise'), ['decay_type', 'block_wise']),
+        (convnext6, dict(decay_rate=0.9, layers=6), ['layers', 'num_layers']),
+        (convnext6, dict(num_layers=6), ['decay_rate']),
+        (convnext6, None, ['decay_rate']),
+        (convnext6, dict(**rate, custom_keys={'head': dict(lr_mult=10)}), ['head', 'lr_mult']),
+        (convnext6, dict(**rate, num_layers=5), ['ConvNeXt', 'num_layers=6']),
+        (convnext6, dict(**stages, num_layers=3), ['ConvNeXt', 'num_layers=4']),
+        (nn.Conv2d(3, 3, 1), stages, ['Conv2d']),
+        (MobileNetV2(0.1), rate, ['MobileNetV2', 'stage_wise']),
+        (None, rate, ['NoneType']),
+        (resnet(18), rate, ['ResNet', 'stage_wise']),
+        (Flat(), stages, ['Flat', 'layer_wise']),
+    ):
+        with pytest.raises(ValueError) as caught:
+            constructor = LayerDecayOptimWrapperConstructor(dict(optimizer=OPTIMIZER), paramwise)
+            constructor(Model(backbone) if backbone else nn.Linear(3, 3))
+        said = str(caught.value)
+        assert '\n' not in said and all(word in said for word in words), said
+    for missing in ('lr', 'weight_decay'):
+        optimizer = {key: value for key, value in OPTIMIZER.items() if key != missing}
+        with pytest.raises(ValueError, match=missing):
+            LayerDecayOptimWrapperConstructor(dict(optimizer=optimizer), rate)
