@@ -77,7 +77,8 @@ def _check_type(key: str, node: Any, scope: str, root: Registry) -> None:
         if found is None:
             hint = suggest(name, _known_names(registry, root))
             hint = hint or f'set {key}.type to a registered {root.name}'
-            raise UserError(f"unknown type '{name}' in {key}: {hint}")
+            what = key.rpartition('.')[2] if root is MODELS else root.name
+            raise UserError(f"unknown {what} '{name}' in {key}.type: {hint}")
 
 
 def _known_names(registry: Registry, root: Registry) -> list[str]:

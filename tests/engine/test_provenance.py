@@ -1,4 +1,4 @@
-"""What a run says of its batch and learning rate, and what it records.
+"""What a run logs of its batch and learning rate, and what it records.
 
 test_tools.py compares the records of whole runs, resumed and scaled ones, with their optimizers.
 """
@@ -81,19 +81,17 @@ def test_batch_and_rate(
     if lr == follows:
         assert said is None
         return
-    own, base = (4e-3, cfg.auto_scale_lr.base_batch_size) if name == IMAGENET else (1e-4, 16)
-    assert '\n' not in said and f'{lr:g} at a batch of {batch}, ' in said
-    assert f'made for {own:g} at {base}, from which {follows:g} follows' in said
-    if LR in options:  # scaling another rate would not mend it
-        assert said.endswith(': omit optim_wrapper.optimizer.lr and pass --auto-scale-lr')
-    else:
-        assert said.endswith(f': pass --auto-scale-lr, or --cfg-options {LR}={follows:.4g}')
+    assert '\n' not in said and '--auto-scale-lr' in said
+    for number in (lr, batch, follows):
+        assert f'{number:g}' in said
+    # with a rate of the user's own, scaling does not help
+    assert (f'{LR}={follows:.4g}' in said) == (LR not in options)
 
 
 def test_a_resumed_run_keeps_its_rate() -> None:
     cfg, made_for = configs(IMAGENET, **SCALED)
     said = provenance.advice(cfg, made_for, 512, 1e-3, resumed=True)
-    assert '0.0005 follows' in said and said.endswith('that make a batch of 1024')
+    assert '0.0005' in said and '1024' in said
     assert '--auto' not in said and '--cfg-options' not in said
     assert provenance.advice(cfg, made_for, 1024, 1e-3, resumed=True) is None
 
@@ -117,9 +115,9 @@ def test_batch_in_a_name(name: str, batch: int | None, tmp_path: Path) -> None:
     if batch is None:
         assert said is None  # and the rate cannot be judged
         return
-    scale = f'pass --auto-scale-lr with --cfg-options {BASE}={batch}, or --cfg-options {LR}='
-    assert scale in said and float(said.rpartition('=')[2]) == pytest.approx(0.02 / batch, rel=1e-3)
-    # what it states itself goes before its name
+    assert '--auto-scale-lr' in said and f'{BASE}={batch}' in said
+    assert float(said.rpartition(f'{LR}=')[2]) == pytest.approx(0.02 / batch, rel=1e-3)
+    # what it states itself precedes its name
     cfg.auto_scale_lr = dict(base_batch_size=2)
     assert provenance.advice(cfg, cfg, 2, 0.01, resumed=False) is None
 
@@ -130,7 +128,7 @@ def test_a_name_tells_of_processes_not_of_accumulated_steps(tmp_path: Path) -> N
     assert provenance.advice(made_for, made_for, 32, 0.01, resumed=False) is None
     cfg = named(tmp_path, 'beit_8xb2.py', accumulative_counts=4)
     assert provenance.batch_made_for(cfg, made_for) == 32
-    assert '0.02 follows' in provenance.advice(cfg, made_for, 64, 0.01, resumed=False)
+    assert '0.02' in provenance.advice(cfg, made_for, 64, 0.01, resumed=False)
 
 
 def test_an_optimizer_without_a_rate(tmp_path: Path) -> None:
