@@ -5,10 +5,7 @@ that hands it on. All of these ask for many kinds of convolutions by the one ``c
 that a ParC cannot stand in for stay what they are.
 """
 
-from mmengine.utils import to_2tuple
 from torch import nn
-
-from mmparc.registry import MODELS
 
 from .exchange import is_spatial, mixer_groups
 from .parc import ParCMixer
@@ -40,7 +37,6 @@ class _MixerAsConv2d(ParCMixer):
             setattr(self, name, getattr(asked, name))
 
 
-@MODELS.register_module()
 def ParCConv2d(
     in_channels: int,
     out_channels: int,
@@ -91,9 +87,7 @@ def ParCConv2d(
     spatial = is_spatial(in_channels, out_channels, asked.kernel_size)
     if not spatial or asked.stride != (1, 1) or not _keeps_size(asked):
         return nn.Conv2d(*arguments)
-    return _MixerAsConv2d(
-        asked, kernel_size=to_2tuple(taps), bias=bias, resize=resize, backend=backend
-    )
+    return _MixerAsConv2d(asked, kernel_size=taps, bias=bias, resize=resize, backend=backend)
 
 
 def _keeps_size(conv: nn.Conv2d) -> bool:

@@ -61,4 +61,4 @@ class KernelCache:
 def _same(a: Tensor | None, b: Tensor | None) -> bool:
     if a is None or b is None:
         return a is b
-    return a.dtype == b.dtype and torch.equal(a, b)
+    return a.dtype == b.dtype and a.device == b.device and torch.equal(a, b)

@@ -5,35 +5,19 @@ in each forward pass, and one whose kernel has another length than a checkpoint'
 when it is loaded.
 """
 
-import logging
+from collections.abc import Sequence
 from numbers import Integral
 
 import torch
-from mmengine.logging import print_log
-from mmengine.utils import to_2tuple
 from torch import Tensor, nn
 
 from mmparc.ops import ParCKernel, check_choices, compute_dtype, correlate, load_table, prepare
 from mmparc.ops.older_torch import is_compiling
-from mmparc.registry import MODELS
 
 from .kernel_cache import KernelCache
 from .resize_on_load import ResizedOnLoad
 
 
-class _CurrentLog(logging.Handler):
-    """Sends what the operator logs, the choices of 'auto', to where mmengine logs."""
-
-    def emit(self, record: logging.LogRecord) -> None:
-        print_log(record.getMessage(), logger='current', level=record.levelno)
-
-
-logging.getLogger('mmparc').addHandler(_CurrentLog())
-if not logging.getLogger('mmparc').level:
-    logging.getLogger('mmparc').setLevel(logging.INFO)
-
-
-@MODELS.register_module()
 class ParCConv(ResizedOnLoad):
     """Position-aware circular convolution along one axis: (B, C_in, H, W) to (B, C_out, H, W).
 
@@ -144,10 +128,6 @@ class ParCConv(ResizedOnLoad):
         self._kernels.clear()
         return super().train(mode)
 
-    def _apply(self, *args, **kwargs) -> 'ParCConv':
-        self._kernels.clear()  # its values would be of another dtype or device
-        return super()._apply(*args, **kwargs)
-
     def extra_repr(self) -> str:
         return (
             f'{self.in_channels}, {self.out_channels}, kernel_size={self.kernel_size}, '
@@ -157,7 +137,6 @@ class ParCConv(ResizedOnLoad):
         )
 
 
-@MODELS.register_module()
 class ParCMixer(nn.Module):
     """The first half of the channels through a ParC along H, the second through one along W.
 
@@ -196,7 +175,8 @@ class ParCMixer(nn.Module):
             groups = 1 if dense else half
         elif dense and groups != 1:
             raise ValueError(f'dense means groups=1, got groups={groups}: leave one of them out')
-        height, width = to_2tuple(kernel_size)
+        sizes = kernel_size if isinstance(kernel_size, Sequence) else (kernel_size, kernel_size)
+        height, width = sizes
         options = dict(
             groups=groups,
             bias=bias,

@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from numbers import Integral
 
-from mmengine.utils import to_2tuple
 from torch import nn
 
 
@@ -25,9 +24,9 @@ def check_parc_starts(parc_starts: Sequence[int], depths: Sequence[int]) -> tupl
     return starts
 
 
-def check_no_stride(conv: nn.Module, stage: int, block: int) -> None:
+def check_no_stride(conv: nn.Conv2d, stage: int, block: int) -> None:
     """Raise a ValueError if ``conv``, which a ParC is to replace, has a stride; indices from 0."""
-    if max(to_2tuple(conv.stride)) > 1:
+    if max(conv.stride) > 1:
         raise ValueError(
             f'ParC has no stride, but the convolution of block {block} in stage {stage + 1} has: '
             f'set parc_starts[{stage}] to {block + 1} or more'

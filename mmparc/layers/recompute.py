@@ -10,7 +10,6 @@ from contextlib import contextmanager, nullcontext
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _NormBase
 from torch.utils.checkpoint import checkpoint
 
 
@@ -32,11 +31,16 @@ def recompute(block: nn.Module, forward: Callable[[Tensor], Tensor], x: Tensor) 
 @contextmanager
 def _statistics_kept(block: nn.Module) -> Iterator[None]:
     """Inside, the norms of ``block`` see and change copies of their running statistics."""
-    kept = [(m, dict(m._buffers)) for m in block.modules() if isinstance(m, _NormBase)]
+    kept = [
+        (norm, name, buffer)
+        for norm in block.modules()
+        if hasattr(norm, 'track_running_stats')
+        for name, buffer in norm.named_buffers(recurse=False)
+    ]
     try:
-        for norm, buffers in kept:
-            norm._buffers.update({k: b if b is None else b.clone() for k, b in buffers.items()})
+        for norm, name, buffer in kept:
+            setattr(norm, name, buffer.clone())
         yield
     finally:
-        for norm, buffers in kept:
-            norm._buffers.update(buffers)
+        for norm, name, buffer in kept:
+            setattr(norm, name, buffer)

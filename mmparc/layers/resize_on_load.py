@@ -4,10 +4,13 @@ A model made for another ``img_size`` has kernels of other lengths. mmengine onl
 mismatch and leaves the parameter at its random value; here the saved one is resized instead.
 """
 
-from mmengine.logging import print_log
+import logging
+
 from torch import Tensor, nn
 
 from mmparc.ops import resize_taps
+
+logger = logging.getLogger(__name__)
 
 
 class ResizedOnLoad(nn.Module):
@@ -31,8 +34,12 @@ class ResizedOnLoad(nn.Module):
                     'model: only the last axis, the length, can be resized'
                 )
             state_dict[prefix + name] = resize_taps(saved, wanted[-1], resize)
-            print_log(
-                f'resized {prefix}{name} from {saved.shape[-1]} to {wanted[-1]} ({resize})',
-                logger='current',
+            logger.info(
+                'resized %s%s from %d to %d (%s)',
+                prefix,
+                name,
+                saved.shape[-1],
+                wanted[-1],
+                resize,
             )
         super()._load_from_state_dict(state_dict, prefix, *args)

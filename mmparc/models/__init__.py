@@ -1,8 +1,5 @@
 """ParC models. Importing this package registers all of them in scope ``mmparc``."""
 
-from mmparc.layers import ParCConv, ParCConv2d, ParCMixer
-from mmparc.surgery import ParCify
-
 from .backbones import (
     ParCConvNeXt,
     ParCMobileNetV2,
@@ -12,6 +9,8 @@ from .backbones import (
     ParCSwinTransformer,
     ParCVisionTransformer,
 )
+from .layers import ParCConv, ParCConv2d, ParCify, ParCMixer
+from .log import forward_logs
 from .multi_scale import MultiScaleClsDataPreprocessor
 
 __all__ = [
@@ -28,3 +27,5 @@ __all__ = [
     'ParCVisionTransformer',
     'ParCify',
 ]
+
+forward_logs()

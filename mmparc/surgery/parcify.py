@@ -13,13 +13,11 @@ from collections.abc import Sequence
 from math import ceil
 
 from mmengine.logging import print_log
-from mmengine.registry import MODELS as ANY_MODELS
 from torch import nn
 
 from mmparc.layers import ParCMixer
 from mmparc.layers.exchange import mixer_groups
 from mmparc.layers.placement import check_no_stride, check_parc_starts, image_size
-from mmparc.registry import MODELS
 
 from .attention import exchange_attention
 from .stages import SpatialConv, Stage, find_stages
@@ -30,9 +28,8 @@ SHARE = 1 / 3  # of a stage's blocks, as in ParC-ConvNeXt
 Chosen = dict[int, list[list[SpatialConv]]]  # of each stage the blocks, of each its convolutions
 
 
-@MODELS.register_module()
 def ParCify(
-    backbone: dict | nn.Module,
+    backbone: nn.Module,
     stages: int | Sequence[int] | None = None,
     share: float | Sequence[float] | None = None,
     replace: str = 'last',
@@ -114,8 +111,6 @@ def ParCify(
         raise ValueError(
             f"replace must be 'last', 'all' or a regular expression, got {replace!r}: {error}"
         ) from error
-    if not isinstance(backbone, nn.Module):
-        backbone = ANY_MODELS.build(backbone)
     if attention:
         exchange_attention(
             backbone, image_size(img_size), pos_embed, channel_attention, resize, backend

@@ -86,4 +86,4 @@ class ParCConvNeXt(ConvNeXt):
                     resize=resize,
                     backend=backend,
                 )
-        self._freeze_stages()  # the mixers came after the parent froze its stages
+        self.train()  # freezes the mixers too: the parent froze its stages before they came

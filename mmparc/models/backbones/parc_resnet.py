@@ -83,7 +83,7 @@ class ParCResNet(ResNet):
                 # Here and not by a rule of init_cfg, which would zero the biases.
                 for conv in (block.conv2.conv_h, block.conv2.conv_w):
                     nn.init.kaiming_normal_(conv.weight, mode='fan_out', nonlinearity='relu')
-        self._freeze_stages()  # the mixers came after the parent froze its stages
+        self.train()  # freezes the mixers too: the parent froze its stages before they came
 
     def get_layer_depth(self, param_name: str, prefix: str = '') -> tuple[int, int]:
         """The depth of a parameter, for layer-wise decay of the learning rate.

@@ -15,7 +15,6 @@ from mmpretrain.models.backbones import mobilenet_v2
 from mmpretrain.models.backbones.base_backbone import BaseBackbone
 from mmpretrain.models.utils import make_divisible
 from torch import Tensor
-from torch.nn.modules.batchnorm import _BatchNorm
 
 from mmparc.layers.placement import image_size
 from mmparc.layers.recompute import recompute
@@ -190,7 +189,7 @@ class ParCNet(BaseBackbone):
         self._freeze()
         if mode and self.norm_eval:
             for module in self.modules():
-                if isinstance(module, _BatchNorm):
+                if isinstance(module, nn.BatchNorm2d | nn.SyncBatchNorm):
                     module.eval()
         return self
 
