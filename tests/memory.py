@@ -33,7 +33,7 @@ def backbone() -> tuple[nn.Module, Iterator]:
 
 def mixers(backend: str) -> tuple[nn.Module, Iterator]:
     options = dict(kernel_size=14, backend=backend)
-    layers = [ParCMixer(8, dense=dense, **options) for dense in (False, True)]
+    layers = [ParCMixer(8, groups=1 if dense else None, **options) for dense in (False, True)]
     return nn.Sequential(*layers), sizes(3, 32)
 
 

@@ -45,7 +45,7 @@ def fresh_compiler():
 
 
 def mixer(dense, backend):
-    return ParCMixer(6, (9, 14), dense=dense, backend=backend)
+    return ParCMixer(6, (9, 14), groups=1 if dense else None, backend=backend)
 
 
 def run(layer, function, size, half, training):

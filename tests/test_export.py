@@ -91,7 +91,7 @@ def test_the_form_computes_parc(size, axis, groups):
 @pytest.mark.parametrize('dense', [False, True], ids=['depthwise', 'dense'])
 def test_any_length_in_one_program(resize, dense, strict):
     """Exported where the lengths are K, of which nothing may be left in the program."""
-    mixer = ParCMixer(6, LENGTHS[0], dense=dense, resize=resize).double().eval()
+    mixer = ParCMixer(6, LENGTHS[0], groups=1 if dense else None, resize=resize).double().eval()
     x = torch.randn(2, 6, *LENGTHS[0], dtype=torch.float64)
     dimensions = ({0: Dim('batch'), 2: Dim('height'), 3: Dim('width')},)
     program = torch.export.export(mixer, (x,), dynamic_shapes=dimensions, strict=strict).module()
@@ -292,7 +292,7 @@ class Named(nn.Sequential):
 @pytest.mark.parametrize('dense', [False, True], ids=['depthwise', 'dense'])
 def test_a_layer(dense, dynamic, tmp_path):
     """Whose kernels are resized, of which the file of one size holds the result."""
-    layer = Named(ParCMixer(6, (9, 70), dense=dense)).eval()
+    layer = Named(ParCMixer(6, (9, 70), groups=1 if dense else None)).eval()
     graph = export.export_onnx(layer, tmp_path / 'a.onnx', (1, 6, 64, 70), dynamic=dynamic).graph
     session = export.session_of(tmp_path / 'a.onnx')
     for shape in [(1, 6, 64, 70), *([(3, 6, 97, 131), (1, 6, 71, 64)] if dynamic else [])]:

@@ -146,39 +146,31 @@ class ParCMixer(nn.Module):
     Args:
         channels: C, even.
         kernel_size: K, or (K along H, K along W).
-        dense: one kernel per pair of channels within a half (ParC-ResNet) instead of one per
-            channel.
+        groups: of each half; C / 2 (depthwise) by default, 1 for a dense mixer (ParC-ResNet).
         bias, pos_embed, resize, backend: as in :class:`ParCConv`.
-        groups: of each half, for what lies between: 1 is dense, C / 2 one kernel per channel.
 
     Raises:
-        ValueError: if ``channels`` is odd, or ``groups`` does not divide a half or contradicts
-            ``dense``.
+        ValueError: if ``channels`` is odd, or ``groups`` does not divide a half.
     """
 
     def __init__(
         self,
         channels: int,
         kernel_size: int | tuple[int, int],
-        dense: bool = False,
+        groups: int | None = None,
         bias: bool = True,
         pos_embed: bool = True,
         resize: str = 'interpolate',
         backend: str = 'auto',
-        groups: int | None = None,
     ) -> None:
         super().__init__()
         if channels % 2:
             raise ValueError(f'ParCMixer splits its channels in two halves; {channels} is odd')
         half = channels // 2
-        if groups is None:
-            groups = 1 if dense else half
-        elif dense and groups != 1:
-            raise ValueError(f'dense means groups=1, got groups={groups}: leave one of them out')
         sizes = kernel_size if isinstance(kernel_size, Sequence) else (kernel_size, kernel_size)
         height, width = sizes
         options = dict(
-            groups=groups,
+            groups=half if groups is None else groups,
             bias=bias,
             pos_embed=pos_embed,
             resize=resize,

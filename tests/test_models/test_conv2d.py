@@ -85,7 +85,7 @@ def test_a_mixer_draws_its_own_initial_values_alone():
     torch.manual_seed(1)
     layer = build_conv_layer(dict(PARC, taps=(5, 9)), 16, 16, 3, padding=1, bias=False)
     torch.manual_seed(1)
-    expected = ParCMixer(16, (5, 9), dense=True, bias=False)
+    expected = ParCMixer(16, (5, 9), groups=1, bias=False)
     assert layer.state_dict().keys() == expected.state_dict().keys()
     for name, value in expected.state_dict().items():
         assert torch.equal(layer.state_dict()[name], value), name

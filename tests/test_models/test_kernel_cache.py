@@ -35,7 +35,7 @@ each_backend = pytest.mark.parametrize('backend', [*BACKENDS, 'auto'])
 
 def build(kind, dense, backend='auto'):
     if kind == 'mixer':
-        layer = ParCMixer(CHANNELS, (14, 9), dense=dense, backend=backend)
+        layer = ParCMixer(CHANNELS, (14, 9), groups=1 if dense else None, backend=backend)
     else:
         groups = 1 if dense else CHANNELS
         layer = ParCConv(CHANNELS, CHANNELS, 14, kind, groups=groups, backend=backend)

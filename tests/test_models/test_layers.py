@@ -62,7 +62,7 @@ def test_conv_parameters():
 @pytest.mark.parametrize(('dense', 'per_group'), [(False, 1), (True, 3)])
 def test_mixer_parameters(dense, per_group):
     """An asymmetric kernel: (height, width)."""
-    assert shapes(ParCMixer(6, (9, 5), dense=dense)) == {
+    assert shapes(ParCMixer(6, (9, 5), groups=1 if dense else None)) == {
         'conv_h.weight': (3, per_group, 9),
         'conv_h.bias': (3,),
         'conv_h.pos_embed': (3, 9),
@@ -70,7 +70,7 @@ def test_mixer_parameters(dense, per_group):
         'conv_w.bias': (3,),
         'conv_w.pos_embed': (3, 5),
     }
-    bare = ParCMixer(6, 7, dense=dense, bias=False, pos_embed=False)
+    bare = ParCMixer(6, 7, groups=1 if dense else None, bias=False, pos_embed=False)
     assert shapes(bare) == {
         'conv_h.weight': (3, per_group, 7),
         'conv_w.weight': (3, per_group, 7),
@@ -96,7 +96,9 @@ def test_conv_matches_reference(size, axis, groups, resize, backend):
 @pytest.mark.parametrize('kernel', [7, (9, 14)], ids=str)
 @pytest.mark.parametrize('size', SIZES, ids=str)
 def test_mixer_matches_reference(size, kernel, dense, resize, backend):
-    mixer = randomized(ParCMixer(6, kernel, dense=dense, resize=resize, backend=backend))
+    mixer = randomized(
+        ParCMixer(6, kernel, groups=1 if dense else None, resize=resize, backend=backend)
+    )
     x = torch.randn(2, 6, *size, dtype=torch.float64)
     expected = mixer_reference(mixer, x, dense, resize)
     assert_close(mixer(x), expected, 1e-10)
@@ -106,7 +108,7 @@ def test_mixer_matches_reference(size, kernel, dense, resize, backend):
 @pytest.mark.parametrize('pos_embed', [False, True])
 @pytest.mark.parametrize('dense', [False, True])
 def test_mixer_without_bias_or_embedding(dense, pos_embed, bias):
-    mixer = randomized(ParCMixer(6, 7, dense=dense, bias=bias, pos_embed=pos_embed))
+    mixer = randomized(ParCMixer(6, 7, groups=1 if dense else None, bias=bias, pos_embed=pos_embed))
     x = torch.randn(2, 6, 13, 17, dtype=torch.float64)
     assert_close(mixer(x), mixer_reference(mixer, x, dense), 1e-10)
 
@@ -126,7 +128,7 @@ def test_mixer_with_groups_matches_reference(size, backend):
 
 @pytest.mark.parametrize(('dense', 'groups'), [(True, 1), (False, 3)])
 def test_groups_at_the_ends_are_dense_and_depthwise(dense, groups):
-    mixer, grouped = ParCMixer(6, 7, dense=dense), ParCMixer(6, 7, groups=groups)
+    mixer, grouped = ParCMixer(6, 7, groups=1 if dense else None), ParCMixer(6, 7, groups=groups)
     assert shapes(mixer) == shapes(grouped)
     assert mixer.conv_h.groups == grouped.conv_h.groups == groups
 
@@ -144,7 +146,7 @@ def test_mixer_exchanged_halves_or_axes_are_noticed():
 
 def test_mixer_halves_do_not_mix():
     """A change in the second half leaves the first half's output alone, and the other way round."""
-    mixer = randomized(ParCMixer(6, 7, dense=True))
+    mixer = randomized(ParCMixer(6, 7, groups=1))
     x = torch.randn(2, 6, 13, 17, dtype=torch.float64)
     before = mixer(x)
     for changed, kept in ((slice(3), slice(3, 6)), (slice(3, 6), slice(3))):
@@ -157,7 +159,7 @@ def test_mixer_halves_do_not_mix():
 @pytest.mark.parametrize('backend', [*BACKENDS, 'auto'])
 @pytest.mark.parametrize('dense', [False, True])
 def test_every_parameter_gets_its_gradient(dense, backend):
-    mixer = randomized(ParCMixer(6, (9, 14), dense=dense, backend=backend))
+    mixer = randomized(ParCMixer(6, (9, 14), groups=1 if dense else None, backend=backend))
     x = torch.randn(2, 6, 13, 17, dtype=torch.float64)
     cotangent = torch.randn(2, 6, 13, 17, dtype=torch.float64)
     names, parameters = zip(*mixer.named_parameters(), strict=True)
@@ -191,7 +193,6 @@ def test_initial_values_are_drawn_and_seeded(layer):
         lambda: ParCMixer(7, 5),
         lambda: ParCMixer(6, 0),
         lambda: ParCMixer(8, 5, groups=3),
-        lambda: ParCMixer(8, 5, dense=True, groups=2),
         lambda: ParCConv(4, 6, 0, 'h'),
         lambda: ParCConv(4, 6, 5, 'h', groups=4),
         lambda: ParCConv(4, 6, 5, 'h', groups=3),
@@ -207,7 +208,6 @@ def test_initial_values_are_drawn_and_seeded(layer):
         'odd channels',
         'mixer without a kernel',
         'groups and a half',
-        'dense and groups',
         'conv without a kernel',
         'groups and output',
         'groups and input',

@@ -75,7 +75,7 @@ class ParCResNet(ResNet):
                 block.conv2 = ParCMixer(
                     block.mid_channels,
                     kernel_size,
-                    dense=True,
+                    groups=1,
                     pos_embed=pos_embed,
                     resize=resize,
                     backend=backend,
