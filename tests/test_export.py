@@ -14,11 +14,11 @@ from pathlib import Path
 import onnx
 import pytest
 import torch
+from backbones import BACKBONES, build, image_of, in_eval, parc_layers
+from backbones import TRANSFORMERS as NETWORKS
 from helpers import OLD_TORCH, ROOT, assert_close, relative_error, run_tool
 from mmengine.logging import MMLogger
 from onnx import TensorProto, helper
-from test_models.test_attention import MOBILEVIT
-from test_models.test_every_backbone import BACKBONES, build, image_of, in_eval, parc_layers
 from torch import nn
 
 from mmparc import engine, export
@@ -146,7 +146,7 @@ def test_torch_export_of_any_size(family):
 VIT = dict(embed_dims=32, num_layers=2, num_heads=2, feedforward_channels=64)
 SWIN = dict(embed_dims=16, depths=[1, 1, 1, 1], num_heads=[1, 1, 1, 1])
 SHORT_SWIN = dict(embed_dims=16, depths=[1, 1], num_heads=[1, 1])
-MOBILEVIT = {key: value for key, value in MOBILEVIT.items() if key != 'type'}
+MOBILEVIT = {k: v for k, v in NETWORKS['mobilevit'].keywords.items() if k != 'img_size'}
 # in place of attention, from images to a vector or a map
 TRANSFORMERS = {
     'vit': functools.partial(ParCVisionTransformer, VIT),

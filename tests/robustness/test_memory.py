@@ -94,7 +94,7 @@ def test_what_auto_remembers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
 
 
 def test_plans_of_cufft() -> None:
-    """tests/test_ops/test_select.py has the bound without a GPU."""
+    """tests/ops/test_select.py has the bound without a GPU."""
     if not torch.cuda.is_available():
         pytest.skip('only on a GPU')
     plans = torch.backends.cuda.cufft_plan_cache[torch.device('cuda', 0)]

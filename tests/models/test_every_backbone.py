@@ -5,117 +5,34 @@ is one independent side of the comparisons; others are the reference operator on
 receives, and the same network with rows and columns exchanged.
 """
 
-import functools
-from collections.abc import Callable
-from dataclasses import dataclass
-
 import pytest
 import torch
 from backbones import (
+    BACKBONES,
+    build,
     calls_of_mixers,
     gradients,
+    image_of,
     in_eval,
     mixer_reference,
     mixers,
+    parc_layers,
     with_axes_exchanged,
 )
 from helpers import HALVES, assert_close, relative_error
-from mmpretrain.models import ConvNeXt, MobileNetV2, MobileViT, ResNet
 from torch import nn
 
-from mmparc.layers import ParCConv
-from mmparc.models import ParCConvNeXt, ParCMobileNetV2, ParCNet, ParCResNet
 from mmparc.ops import BACKENDS
 
-ARCH = dict(depths=[1, 1, 2, 1], channels=[8, 12, 16, 24])
-PARCNET = dict(
-    stem_kernel=3,
-    stem_channels=16,
-    channels=[16, 16, 24, 24, 32],
-    inner_channels=[24, 32, 32],
-    depths=[1, 1, 1],
-    ffn_channels=[32, 32, 32],
-    fusion='concat',
-)
-
-
-@dataclass
-class Backbone:
-    """A small ParC network, its plain twin, and the indices of a pyramid and of a classifier.
-
-    ``depths`` are the stages' numbers of blocks, for ``parc_starts``. Where there are none, the
-    plain network has other widths and no ParC mixers stand in for its convolutions.
-    """
-
-    parc: Callable[..., nn.Module]
-    plain: Callable[..., nn.Module]
-    pyramid: tuple[int, ...] = (0, 1, 2, 3)
-    last: int = 3
-    depths: tuple[int, ...] = ()
-    batch_norm: bool = True
-    dense: bool = False
-
-
-# At a layer scale of 1e-6 the blocks would hardly show in the output, and not at all at ResNet's 0.
-CONVNEXT = dict(arch=ARCH, gap_before_final_norm=False, layer_scale_init_value=1.0)
-RESNET = dict(stem_channels=8, base_channels=8, zero_init_residual=False)
-BACKBONES = {
-    'convnext': Backbone(
-        functools.partial(ParCConvNeXt, **CONVNEXT),
-        functools.partial(ConvNeXt, **CONVNEXT),
-        depths=(1, 1, 2, 1),
-        batch_norm=False,
-    ),
-    'resnet': Backbone(
-        functools.partial(ParCResNet, depth=50, **RESNET),
-        functools.partial(ResNet, depth=50, **RESNET),
-        depths=(3, 4, 6, 3),
-        dense=True,
-    ),
-    'resnet18': Backbone(
-        functools.partial(ParCResNet, depth=18, **RESNET),
-        functools.partial(ResNet, depth=18, **RESNET),
-        depths=(2, 2, 2, 2),
-        dense=True,
-    ),
-    'mobilenet_v2': Backbone(
-        functools.partial(ParCMobileNetV2, widen_factor=0.25),
-        functools.partial(MobileNetV2, widen_factor=0.25),
-        (1, 2, 4, 6),
-        7,
-        depths=(1, 2, 3, 4, 3, 3, 1),
-    ),
-    'parcnet': Backbone(
-        functools.partial(ParCNet, arch=PARCNET),
-        functools.partial(MobileViT, 'xx_small'),
-        (1, 2, 3, 4),
-        5,
-    ),
-}
 each_backbone = pytest.mark.parametrize('family', BACKBONES)
 each_twin = pytest.mark.parametrize('family', [f for f, kind in BACKBONES.items() if kind.depths])
 SIZES = [(97, 131), (200, 336)]
 WITH_SQUARE = [*SIZES, (224, 224)]
 
 
-def build(family, **changes):
-    torch.manual_seed(0)
-    kind = BACKBONES[family]
-    return kind.parc(**{'out_indices': kind.pyramid, **changes})
-
-
 def every_output(family):
     kind = BACKBONES[family]
     return tuple(sorted({*kind.pyramid, kind.last}))
-
-
-def parc_layers(model):
-    """{name: layer along one axis}"""
-    return {name: m for name, m in model.named_modules() if isinstance(m, ParCConv)}
-
-
-def image_of(size, batch=2, dtype=torch.float64):
-    return torch.randn(batch, 3, *size, dtype=dtype, generator=torch.Generator().manual_seed(1))
 
 
 # Arguments
