@@ -2,7 +2,8 @@
 
 Each backbone is a small one of its family beside the plain network of it, where there is one. That
 is one independent side of the comparisons; others are the reference operator on what a block really
-receives, and the same network with rows and columns exchanged.
+receives, and the same network with rows and columns exchanged. What differs between the families is
+in test_structure.py.
 """
 
 import pytest
@@ -38,69 +39,58 @@ def every_output(family):
 # Arguments
 
 
-@pytest.mark.parametrize(
-    'change',
-    [
-        lambda depths: depths[:-1],
-        lambda depths: (*depths, 1),
-        lambda depths: (),
-        lambda depths: (*depths[:2], -1, *depths[3:]),
-        lambda depths: (depths[0] + 1, *depths[1:]),
-        lambda depths: (*depths[:-1], depths[-1] + 1),
-    ],
-    ids=['too few', 'too many', 'none', 'below zero', 'beyond the first', 'beyond the last'],
-)
-@each_twin
-def test_wrong_starts(family, change):
-    depths = BACKBONES[family].depths
-    build(family, parc_starts=depths)
-    with pytest.raises(ValueError, match='parc_starts must'):
-        build(family, parc_starts=change(depths))
-
-
 @each_backbone
-def test_misspelt_argument_is_refused(family):
+def test_wrong_arguments(family):
     with pytest.raises(TypeError):
         build(family, img_sizes=224)
-
-
-@pytest.mark.parametrize('family', [f for f, kind in BACKBONES.items() if kind.batch_norm])
-def test_norm_eval(family):
-    model = build(family, norm_eval=True)
-    model.train()
-    norms = [m for m in model.modules() if isinstance(m, nn.BatchNorm2d)]
-    assert norms and not any(m.training for m in norms)
-    assert all(m.training for m in parc_layers(model).values())
+    with pytest.raises(ValueError):
+        build(family, img_size=(224, 0))
+    depths = BACKBONES[family].depths
+    if not depths:
+        return
+    build(family, parc_starts=depths)
+    for starts in (
+        depths[:-1],
+        (*depths, 1),
+        (),
+        (*depths[:2], -1, *depths[3:]),
+        (depths[0] + 1, *depths[1:]),
+        (*depths[:-1], depths[-1] + 1),
+    ):
+        with pytest.raises(ValueError, match='parc_starts'):
+            build(family, parc_starts=starts)
 
 
 # Forward
 
 
-@pytest.mark.parametrize('mode', ['train', 'eval'])
-@pytest.mark.parametrize('size', WITH_SQUARE, ids=str)
 @each_twin
-def test_any_image_size(family, size, mode):
-    """The pyramid of the plain twin, at any size."""
-    kind, image = BACKBONES[family], image_of(size, batch=1, dtype=torch.float32)
+def test_any_image_size(family):
+    """The pyramid of the plain twin, at any size, in training and in evaluation."""
+    kind = BACKBONES[family]
     model, plain = build(family), kind.plain(out_indices=kind.pyramid)
-    for m in (model, plain):
-        m.train(mode == 'train')
-    with torch.no_grad():
-        outputs, plain_outputs = model(image), plain(image)
-    assert [o.shape for o in outputs] == [o.shape for o in plain_outputs]
-    assert all(o.isfinite().all() for o in outputs)
+    for size in WITH_SQUARE:
+        image = image_of(size, batch=1, dtype=torch.float32)
+        for training in (True, False):
+            for m in (model, plain):
+                m.train(training)
+            with torch.no_grad():
+                outputs, plain_outputs = model(image), plain(image)
+            assert [o.shape for o in outputs] == [o.shape for o in plain_outputs]
+            assert all(o.isfinite().all() for o in outputs)
 
 
-@pytest.mark.parametrize('resize', ['interpolate', 'interpolate_sum'])
-@pytest.mark.parametrize('size', WITH_SQUARE, ids=str)
 @each_twin
-def test_blocks_compute_parc(family, size, resize):
+def test_blocks_compute_parc(family):
     """The first half of a block's channels goes along H, the second along W."""
-    model = in_eval(build(family, resize=resize).double())
-    calls = calls_of_mixers(model, image_of(size, batch=1))
-    assert calls and [mixer for mixer, _, _ in calls] == list(mixers(model).values())
-    for mixer, x, output in calls:
-        assert_close(output, mixer_reference(mixer, x, BACKBONES[family].dense, resize), 1e-10)
+    for resize in ('interpolate', 'interpolate_sum'):
+        model = in_eval(build(family, resize=resize).double())
+        for size in WITH_SQUARE:
+            calls = calls_of_mixers(model, image_of(size, batch=1))
+            assert calls and [mixer for mixer, _, _ in calls] == list(mixers(model).values())
+            for mixer, x, output in calls:
+                expected = mixer_reference(mixer, x, BACKBONES[family].dense, resize)
+                assert_close(output, expected, 1e-10)
 
 
 @each_twin
@@ -131,134 +121,117 @@ def test_without_position_embeddings(family):
 
 
 @each_backbone
-@pytest.mark.parametrize('size', SIZES, ids=str)
-def test_backends_agree(family, size):
-    image, runs = image_of(size, batch=1), {}
-    for backend in (*BACKENDS, 'auto'):
-        model = in_eval(build(family, backend=backend).double())
-        layers = list(parc_layers(model).values())
-        assert {layer.backend for layer in layers} == {backend}
-        with torch.no_grad():
-            runs[backend] = model(image)
-            # negative control: the comparison sees a kernel
-            layers[0].weight.zero_()
-            outputs = zip(model(image), runs[backend], strict=True)
-            assert max(relative_error(a, b) for a, b in outputs) > 1e-3
-    for backend, outputs in runs.items():
-        for index, output in enumerate(outputs):
-            assert_close(output, runs['direct'][index], 1e-10, f'{backend}, output {index}')
+@torch.no_grad()
+def test_backends_and_memory_formats_agree(family):
+    for size in SIZES:
+        image = image_of(size, batch=1)
+        expected = in_eval(build(family, backend='direct').double())(image)
+        for backend in (*BACKENDS, 'auto'):
+            model = in_eval(build(family, backend=backend).double())
+            layers = list(parc_layers(model).values())
+            assert {layer.backend for layer in layers} == {backend}
+            for index, output in enumerate(model(image)):
+                assert_close(output, expected[index], 1e-10, f'{backend}, output {index}')
+        last = torch.channels_last
+        outputs = model.to(memory_format=last)(image.contiguous(memory_format=last))
+        for a, b in zip(outputs, expected, strict=True):
+            assert_close(a, b, 1e-10)
+        # negative control: the comparison sees a kernel
+        layers[0].weight.zero_()
+        outputs = zip(model(image), expected, strict=True)
+        assert max(relative_error(a, b) for a, b in outputs) > 1e-3
 
 
-@pytest.mark.parametrize('size', WITH_SQUARE, ids=str)
 @each_twin
-def test_height_and_width_exchanged(family, size):
+@torch.no_grad()
+def test_height_and_width_exchanged(family):
     """ParC-Net's halves exchange places as well, see test_parcnet.py."""
     model = in_eval(build(family, img_size=(192, 320)).double())
-    image = image_of(size, batch=1)
-    with torch.no_grad():
-        expected = model(image)
-        exchanged = with_axes_exchanged(model)(image.mT)
+    other, wrong = with_axes_exchanged(model), with_axes_exchanged(model, parc=False)
+    for size in WITH_SQUARE:
+        image = image_of(size, batch=1)
+        expected, exchanged, wrongly = model(image), other(image.mT), wrong(image.mT)
         for a, b in zip(exchanged, expected, strict=True):
             assert_close(a.mT, b, 1e-10)
-        wrong = with_axes_exchanged(model, parc=False)(image.mT)
-    assert torch.equal(wrong[1].mT, exchanged[1].mT)  # before any ParC
-    assert relative_error(wrong[3].mT, expected[3]) > 1e-3
+        assert torch.equal(wrongly[1].mT, exchanged[1].mT)  # before any ParC
+        assert relative_error(wrongly[3].mT, expected[3]) > 1e-3
 
 
 # Backward
 
 
-@pytest.mark.parametrize(
-    ('family', 'changes'),
-    [
-        *((family, {}) for family in BACKBONES),
-        ('convnext', dict(layer_scale_init_value=1e-6)),
-        ('convnext', dict(gap_before_final_norm=True)),
-        ('convnext', dict(gap_before_final_norm=True, layer_scale_init_value=1e-6)),
-    ],
-    ids=str,
-)
-def test_every_parameter_gets_a_gradient(family, changes):
+@each_backbone
+def test_every_parameter_gets_a_gradient(family):
     """With the norms' own statistics: else a norm takes a constant such as ParC's bias out."""
-    norms = dict(norm_eval=True) if BACKBONES[family].batch_norm else {}
-    model = build(family, out_indices=every_output(family), **norms, **changes)
-    model.init_weights()
-    for name, grad in gradients(model, image_of(SIZES[0], dtype=torch.float32)).items():
-        assert grad is not None and grad.isfinite().all() and grad.any(), name
-
-
-@pytest.mark.parametrize(
-    ('family', 'norms'),
-    [(family, {}) for family in BACKBONES]
-    + [(f, dict(norm_eval=True)) for f, kind in BACKBONES.items() if kind.batch_norm],
-    ids=str,
-)
-def test_checkpointing_gives_the_same_gradients(family, norms):
-    options = dict(out_indices=every_output(family), **norms)
-    plain, checkpointed = (
-        gradients(build(family, with_cp=with_cp, **options).double(), image_of(SIZES[0]))
-        for with_cp in (False, True)
-    )
-    for name, grad in plain.items():
-        if BACKBONES[family].batch_norm and not norms and name.endswith(('_h.bias', '_w.bias')):
-            assert max(grad.abs().max(), checkpointed[name].abs().max()) < 1e-10  # see above
-        else:
-            assert grad.any()
-            assert_close(checkpointed[name], grad, 1e-12, name)
+    if BACKBONES[family].batch_norm:
+        variants = [dict(norm_eval=True)]
+    else:
+        variants = [
+            dict(layer_scale_init_value=scale, gap_before_final_norm=gap)
+            for scale in (1.0, 1e-6)
+            for gap in (False, True)
+        ]
+    for changes in variants:
+        model = build(family, out_indices=every_output(family), **changes)
+        model.init_weights()
+        for name, grad in gradients(model, image_of(SIZES[0], dtype=torch.float32)).items():
+            assert grad is not None and grad.isfinite().all() and grad.any(), (name, changes)
+        if 'norm_eval' in changes:
+            norms = [m for m in model.modules() if isinstance(m, nn.BatchNorm2d)]
+            assert norms and not any(m.training for m in norms)
+            assert all(m.training for m in parc_layers(model).values())
 
 
 @each_backbone
-def test_checkpointing_runs_parc_again(family):
-    """Negative control of the test above: with_cp really reaches the ParC blocks."""
-    for with_cp in (False, True):
-        model = build(family, with_cp=with_cp)
-        # ParC-Net has no mixers; a mixer does not call the layers that it holds
-        calls, layers = [], list((mixers(model) or parc_layers(model)).values())
-        for layer in layers:
-            layer.register_forward_hook(lambda *call, calls=calls: calls.append(call[0]))
-        gradients(model, torch.randn(2, 3, 64, 64))
-        assert layers and {calls.count(layer) for layer in layers} == {1 + with_cp}
+def test_checkpointing_gives_the_same_gradients(family):
+    batch_norm = BACKBONES[family].batch_norm
+    for norms in ({}, dict(norm_eval=True))[: 1 + batch_norm]:
+        runs = []
+        for with_cp in (False, True):
+            model = build(family, out_indices=every_output(family), with_cp=with_cp, **norms)
+            # ParC-Net has no mixers; a mixer does not call the layers that it holds
+            calls, layers = [], list((mixers(model) or parc_layers(model)).values())
+            for layer in layers:
+                layer.register_forward_hook(lambda *call, calls=calls: calls.append(call[0]))
+            runs.append(gradients(model.double(), image_of(SIZES[0])))
+            # negative control: with_cp reaches the ParC blocks
+            assert layers and {calls.count(layer) for layer in layers} == {1 + with_cp}
+        plain, checkpointed = runs
+        for name, grad in plain.items():
+            if batch_norm and not norms and name.endswith(('_h.bias', '_w.bias')):
+                assert max(grad.abs().max(), checkpointed[name].abs().max()) < 1e-10  # see above
+            else:
+                assert grad.any()
+                assert_close(checkpointed[name], grad, 1e-12, name)
 
 
-# Memory formats, half precision, batches and loading
+# Half precision, batches and loading
 
 
 @each_backbone
-@pytest.mark.parametrize('size', SIZES, ids=str)
-def test_channels_last(family, size):
-    model, image = in_eval(build(family).double()), image_of(size)
-    last = torch.channels_last
-    with torch.no_grad():
-        expected = model(image)
-        outputs = model.to(memory_format=last)(image.contiguous(memory_format=last))
-    for a, b in zip(outputs, expected, strict=True):
-        assert_close(a, b, 1e-10)
-
-
-@each_backbone
-@pytest.mark.parametrize('dtype', HALVES, ids=str)
-def test_autocast(family, dtype):
-    """As far from float32 as the plain network is, within a factor of two."""
-    kind, image = BACKBONES[family], image_of(SIZES[0], dtype=torch.float32)
-    errors = {}
-    for name, model in (('parc', build(family)), ('plain', kind.plain())):
+def test_autocast(family):
+    """As far from float32 as the plain network is, within a factor of two; and it trains."""
+    image = image_of(SIZES[0], dtype=torch.float32)
+    networks = {'parc': build(family), 'plain': BACKBONES[family].plain()}
+    for model in networks.values():
         model.init_weights()
         model.eval()
-        with torch.no_grad():
-            expected = model(image)[-1]
-            with torch.autocast('cpu', dtype):
-                output = model(image)[-1]
-        # a LayerNorm returns float32
-        assert output.dtype is (torch.float32 if family == 'convnext' else dtype)
-        errors[name] = relative_error(output, expected)
-    assert errors['parc'] < 2 * errors['plain'] < 0.2, errors
+    for half in HALVES:
+        errors = {}
+        for name, model in networks.items():
+            with torch.no_grad():
+                expected = model(image)[-1]
+                with torch.autocast('cpu', half):
+                    output = model(image)[-1]
+            # a LayerNorm returns float32
+            assert output.dtype is (torch.float32 if family == 'convnext' else half)
+            errors[name] = relative_error(output, expected)
+        assert errors['parc'] < 2 * errors['plain'] < 0.2, errors
 
-
-@each_backbone
-def test_training_under_autocast(family):
-    model = build(family)
+    model = networks['parc']
+    model.train()
     with torch.autocast('cpu', torch.bfloat16):
-        outputs = model(image_of(SIZES[0], dtype=torch.float32))
+        outputs = model(image)
     sum(output.float().square().mean() for output in outputs).backward()
     reached = [p.grad for p in model.parameters() if p.grad is not None]
     assert len(reached) > 20 and all(grad.isfinite().all() for grad in reached)
@@ -291,17 +264,12 @@ def test_weights_go_from_classification_to_a_pyramid_and_back(family):
     source = {name: value.clone() for name, value in classification.state_dict().items()}
     pyramid = build(family)
     own = {name for name in pyramid.state_dict() if name not in source}
-    assert own == (
-        {f'norm{i}.{kind}' for i in range(3) for kind in ('weight', 'bias')}
-        if family == 'convnext'
-        else set()
-    )
+    norms = {f'norm{i}.{kind}' for i in range(3) for kind in ('weight', 'bias')}
+    assert own == (norms if family == 'convnext' else set())
     pyramid.load_state_dict({**pyramid.state_dict(), **source}, strict=True)
     back = build(family, out_indices=(BACKBONES[family].last,))
-    back.load_state_dict(
-        {name: value for name, value in pyramid.state_dict().items() if name not in own},
-        strict=True,
-    )
+    state = {name: value for name, value in pyramid.state_dict().items() if name not in own}
+    back.load_state_dict(state, strict=True)
     assert all(torch.equal(value, source[name]) for name, value in back.state_dict().items())
 
 
