@@ -29,7 +29,8 @@ from mmparc.models import (
     ParCSwinTransformer,
     ParCVisionTransformer,
 )
-from mmparc.ops import exported, parc_reference, resize_taps
+from mmparc.ops import parc_reference, resize_taps
+from mmparc.ops.backends import exported
 
 if OLD_TORCH:
     pytest.skip('exports need torch>=2.6', allow_module_level=True)

@@ -12,7 +12,8 @@ import torch
 from helpers import ROOT, run_tool
 
 from mmparc.layers import ParCConv
-from mmparc.ops import ROWS, choose_backend, direct, fft, load_table, matmul, parc, select
+from mmparc.ops import ROWS, choose_backend, load_table, parc, select
+from mmparc.ops.backends import direct, fft, matmul
 
 TOOL = ROOT / 'tools/analysis/measure_backends.py'
 

@@ -13,7 +13,8 @@ from helpers import run_tool
 
 from mmparc.layers.kernel_cache import LENGTHS
 from mmparc.models import ParCConv, ParCMixer
-from mmparc.ops import BACKENDS, choose_backend, fft, parc, select
+from mmparc.ops import BACKENDS, choose_backend, parc, select
+from mmparc.ops.backends import fft
 
 MIB = 1 << 20
 BOUND = 16  # MiB between a run's second quarter and its last; oneDNN and malloc take some of them

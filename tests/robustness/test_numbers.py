@@ -14,7 +14,8 @@ from mmengine.structures import BaseDataElement
 
 from mmparc import engine
 from mmparc.engine.finite import image_files
-from mmparc.ops import exported, resize_taps
+from mmparc.ops import resize_taps
+from mmparc.ops.backends import exported
 
 CONFIGS = {
     'cls': ROOT / 'configs/cls/convnext/parc-convnext-micro_toy.py',
