@@ -1,8 +1,7 @@
 """ParCConv (one axis) and ParCMixer (both), arXiv 2203.03952.
 
-Maps are (B, C, H, W) of any size; a layer whose kernel has another length than the map resizes it
-in each forward pass, and one whose kernel has another length than a checkpoint's resizes that once,
-when it is loaded.
+Maps are (B, C, H, W) of any size. A layer resizes its kernel to the map in each forward pass. It
+resizes a checkpoint's kernel of another length once, when that is loaded.
 """
 
 from collections.abc import Sequence
@@ -34,7 +33,7 @@ class ParCConv(ResizedOnLoad):
         pos_embed: whether to add a learned (C_in, K) embedding to the input.
         resize: how kernel and embedding follow a map of another length, see
             :func:`mmparc.ops.resize_taps`.
-        backend: 'auto', one of :data:`mmparc.ops.BACKENDS`, or the path of a table for 'auto',
+        backend: 'auto', one of :data:`mmparc.ops.BACKENDS`, or the path of a table of backends,
             see :func:`mmparc.ops.choose_backend`.
 
     Raises:
@@ -60,8 +59,8 @@ class ParCConv(ResizedOnLoad):
             raise ValueError(f'groups={groups} must divide {in_channels} in, {out_channels} out')
         if not isinstance(kernel_size, Integral) or kernel_size < 1:
             raise ValueError(
-                f'kernel_size must be positive, got {kernel_size!r}: it follows from img_size in '
-                'backbones, which then has to be larger'
+                f'kernel_size must be positive, got {kernel_size!r}; '
+                'in a backbone img_size has to be larger'
             )
         self.in_channels = in_channels
         self.out_channels = out_channels
@@ -94,9 +93,9 @@ class ParCConv(ResizedOnLoad):
         return correlate([x], [self.kernel(x)])
 
     def kernel(self, x: Tensor) -> ParCKernel:
-        """The kernel for a map like ``x``, to be used by :func:`mmparc.ops.correlate`.
+        """The kernel for a map like ``x``, for :func:`mmparc.ops.correlate`.
 
-        In evaluation, without gradients and on the CPU, it is kept for the next such map.
+        In evaluation, without gradients and on the CPU, it comes from a cache.
         """
 
         def prepare_kernel() -> ParCKernel:
@@ -140,8 +139,8 @@ class ParCConv(ResizedOnLoad):
 class ParCMixer(nn.Module):
     """The first half of the channels through a ParC along H, the second through one along W.
 
-    Takes the place of a spatial convolution of the same width and stride 1. Both are one step,
-    which saves a copy of the map: ``conv_h`` and ``conv_w`` are not called, nor are hooks on them.
+    It replaces a spatial convolution of the same width and stride 1. Both halves are one step,
+    which saves a copy of the map: ``conv_h`` and ``conv_w`` are not called, nor are their hooks.
 
     Args:
         channels: C, even.

@@ -1,8 +1,8 @@
 """Gradient checkpointing of blocks that hold batch norms.
 
-Checkpointing runs a block's forward pass a second time, in the backward pass. As mmpretrain's
-blocks do it, each batch norm then counts a batch twice in its running statistics; here the second
-pass works on copies of them, so that training with and without it ends in the same state.
+Checkpointing runs a block's forward pass again in the backward pass. In mmpretrain's blocks each
+batch norm then counts a batch twice in its running statistics. Here the second pass changes copies
+of them, so that training gives the same state with and without checkpointing.
 """
 
 from collections.abc import Callable, Iterator
@@ -14,12 +14,11 @@ from torch.utils.checkpoint import checkpoint
 
 
 def recompute(block: nn.Module, forward: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
-    """``forward(x)``, its activations computed again in the backward pass instead of kept.
+    """Run ``forward(x)``, and run it again in the backward pass instead of storing activations.
 
     Args:
-        block: the module whose forward pass it is; the batch norms in it count a batch once.
-        forward: the pass itself, not ``block``'s own call if that would come back here.
-        x: its input.
+        block: the module whose forward pass it is; its batch norms count a batch once.
+        forward: the pass itself; not the call of ``block`` where that calls this function.
     """
     if not torch.is_grad_enabled():
         return forward(x)
@@ -30,7 +29,7 @@ def recompute(block: nn.Module, forward: Callable[[Tensor], Tensor], x: Tensor) 
 
 @contextmanager
 def _statistics_kept(block: nn.Module) -> Iterator[None]:
-    """Inside, the norms of ``block`` see and change copies of their running statistics."""
+    """In this context the norms of ``block`` use and change copies of their running statistics."""
     kept = [
         (norm, name, buffer)
         for norm in block.modules()

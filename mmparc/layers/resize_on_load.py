@@ -1,7 +1,7 @@
-"""Checkpoints whose kernels and embeddings have another length than the model's.
+"""Resizes a checkpoint's kernels and embeddings to the lengths of the model's.
 
-A model made for another ``img_size`` has kernels of other lengths. mmengine only logs a size
-mismatch and leaves the parameter at its random value; here the saved one is resized instead.
+A model built for another ``img_size`` has kernels of other lengths. mmengine only logs a size
+mismatch and leaves the parameter at its random value; here the saved one is resized.
 """
 
 import logging
@@ -14,14 +14,15 @@ logger = logging.getLogger(__name__)
 
 
 class ResizedOnLoad(nn.Module):
-    """A module that resizes some of its parameters, along their last axis, when they are loaded."""
+    """A module that resizes some of its parameters along their last axis when it loads them."""
 
     def resized_on_load(self) -> dict[str, str]:
-        """The parameters' names, each with its rule, see :func:`mmparc.ops.resize_taps`."""
+        """{parameter: rule}, see :func:`mmparc.ops.resize_taps`."""
         raise NotImplementedError
 
     def _load_from_state_dict(self, state_dict: dict[str, Tensor], prefix: str, *args) -> None:
-        # Its caller, torch's or mmengine's load_state_dict, hands over a copy of the user's dict.
+        # A private name, but the one that torch and mmengine call; load hooks are public only from
+        # torch 2.5 on. ``state_dict`` is the caller's copy of the user's.
         for name, resize in self.resized_on_load().items():
             saved = state_dict.get(prefix + name)
             parameter = getattr(self, name)
