@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from mmparc.factory import create_backbone, list_backbones
     from mmparc.layers import ParCConv, ParCMixer
     from mmparc.ops import parc
-    from mmparc.surgery import ParCify as parcify
+    from mmparc.surgery import parcify
 
 __version__ = '0.1.0'
 __all__ = ['ParCConv', 'ParCMixer', 'create_backbone', 'list_backbones', 'parc', 'parcify']
@@ -27,7 +27,7 @@ _LAZY = {
     'create_backbone': ('mmparc.factory', 'create_backbone'),
     'list_backbones': ('mmparc.factory', 'list_backbones'),
     'parc': ('mmparc.ops', 'parc'),
-    'parcify': ('mmparc.surgery', 'ParCify'),
+    'parcify': ('mmparc.surgery', 'parcify'),
 }
 
 

@@ -9,9 +9,10 @@ from .backbones import (
     ParCSwinTransformer,
     ParCVisionTransformer,
 )
-from .layers import ParCConv, ParCConv2d, ParCify, ParCMixer
+from .layers import ParCConv, ParCConv2d, ParCMixer
 from .log import forward_logs
 from .multi_scale import MultiScaleClsDataPreprocessor
+from .parcify import ParCify
 
 __all__ = [
     'MultiScaleClsDataPreprocessor',

@@ -6,7 +6,11 @@ import torch
 is_compiling = getattr(torch.compiler, 'is_compiling', lambda: False)
 
 if hasattr(torch, 'get_autocast_dtype'):  # of torch 2.4, as is_autocast_enabled's argument
-    is_autocast_enabled, get_autocast_dtype = torch.is_autocast_enabled, torch.get_autocast_dtype
+    get_autocast_dtype = torch.get_autocast_dtype
+
+    def is_autocast_enabled(device: str) -> bool:
+        """Of a type of device; torch's own does not know 'meta'."""
+        return device != 'meta' and torch.is_autocast_enabled(device)
 else:
 
     def is_autocast_enabled(device: str) -> bool:
