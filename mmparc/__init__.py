@@ -1,15 +1,45 @@
-"""mmparc: position-aware circular convolution (ParC) for OpenMMLab.
+"""mmparc: position-aware circular convolution (ParC) for PyTorch and OpenMMLab.
 
-Importing this package is light: neither torch nor any mm package comes with it.
-The models register themselves when a config names them (``type='mmparc.ParCConvNeXt'``).
+Importing this package is light: neither torch nor any mm package is imported. The names below
+import what they need when they are first used. The models register themselves when a config names
+them (``type='mmparc.ParCConvNeXt'``).
 """
 
 import sys
+from importlib import import_module
 from importlib.machinery import ModuleSpec
 from importlib.util import spec_from_file_location
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from mmparc.factory import create_backbone, list_backbones
+    from mmparc.layers import ParCConv, ParCMixer
+    from mmparc.ops import parc
+    from mmparc.surgery import parcify
 
 __version__ = '0.1.0'
+__all__ = ['ParCConv', 'ParCMixer', 'create_backbone', 'list_backbones', 'parc', 'parcify']
+
+_LAZY = {
+    'ParCConv': ('mmparc.layers', 'ParCConv'),
+    'ParCMixer': ('mmparc.layers', 'ParCMixer'),
+    'create_backbone': ('mmparc.factory', 'create_backbone'),
+    'list_backbones': ('mmparc.factory', 'list_backbones'),
+    'parc': ('mmparc.ops', 'parc'),
+    'parcify': ('mmparc.surgery', 'parcify'),
+}
+
+
+def __getattr__(name: str) -> object:
+    if name not in _LAZY:
+        raise AttributeError(f'module {__name__!r} has no attribute {name!r}')
+    module, attribute = _LAZY[name]
+    return getattr(import_module(module), attribute)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
 
 
 class MMCVOpsFinder:

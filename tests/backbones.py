@@ -1,13 +1,141 @@
-"""What the tests of the backbones share: the mixers of a model, and oracles for a whole one."""
+"""What tests of backbones share: small networks, their mixers, and oracles for whole ones."""
 
 import copy
+import functools
+from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
+from mmpretrain.models import ConvNeXt, MobileNetV2, MobileViT, ResNet
 from mmpretrain.registry import MODELS
 from torch import nn
 
 from mmparc.layers import ParCConv, ParCMixer
+from mmparc.models import (
+    ParCConvNeXt,
+    ParCMobileNetV2,
+    ParCMobileViT,
+    ParCNet,
+    ParCResNet,
+    ParCSwinTransformer,
+    ParCVisionTransformer,
+)
 from mmparc.ops import parc_reference
+
+
+@dataclass
+class Backbone:
+    """A small ParC network, its plain twin, and the indices of a pyramid and of a classifier.
+
+    ``depths`` are the stages' numbers of blocks, for ``parc_starts``. Where there are none, the
+    plain network has other widths and no ParC mixers stand in for its convolutions.
+    """
+
+    parc: Callable[..., nn.Module]
+    plain: Callable[..., nn.Module]
+    pyramid: tuple[int, ...] = (0, 1, 2, 3)
+    last: int = 3
+    depths: tuple[int, ...] = ()
+    batch_norm: bool = True
+    dense: bool = False
+
+
+# At a layer scale of 1e-6 the blocks would hardly show in the output, and not at all at ResNet's 0.
+CONVNEXT = dict(
+    arch=dict(depths=[1, 1, 2, 1], channels=[8, 12, 16, 24]),
+    gap_before_final_norm=False,
+    layer_scale_init_value=1.0,
+)
+RESNET = dict(stem_channels=8, base_channels=8, zero_init_residual=False)
+PARCNET = dict(
+    stem_kernel=3,
+    stem_channels=16,
+    channels=[16, 16, 24, 24, 32],
+    inner_channels=[24, 32, 32],
+    depths=[1, 1, 1],
+    ffn_channels=[32, 32, 32],
+    fusion='concat',
+)
+BACKBONES = {
+    'convnext': Backbone(
+        functools.partial(ParCConvNeXt, **CONVNEXT),
+        functools.partial(ConvNeXt, **CONVNEXT),
+        depths=(1, 1, 2, 1),
+        batch_norm=False,
+    ),
+    'resnet': Backbone(
+        functools.partial(ParCResNet, depth=50, **RESNET),
+        functools.partial(ResNet, depth=50, **RESNET),
+        depths=(3, 4, 6, 3),
+        dense=True,
+    ),
+    'resnet18': Backbone(
+        functools.partial(ParCResNet, depth=18, **RESNET),
+        functools.partial(ResNet, depth=18, **RESNET),
+        depths=(2, 2, 2, 2),
+        dense=True,
+    ),
+    'mobilenet_v2': Backbone(
+        functools.partial(ParCMobileNetV2, widen_factor=0.25),
+        functools.partial(MobileNetV2, widen_factor=0.25),
+        (1, 2, 4, 6),
+        7,
+        depths=(1, 2, 3, 4, 3, 3, 1),
+    ),
+    'parcnet': Backbone(
+        functools.partial(ParCNet, arch=PARCNET),
+        functools.partial(MobileViT, 'xx_small'),
+        (1, 2, 3, 4),
+        5,
+    ),
+}
+# With ParC in place of attention; their surgery has tests of its own.
+TRANSFORMERS = {
+    'vit': functools.partial(
+        ParCVisionTransformer,
+        arch=dict(embed_dims=16, num_layers=2, num_heads=2, feedforward_channels=24),
+        img_size=(64, 96),
+        patch_size=8,
+        out_type='featmap',
+        layer_scale_init_value=0.1,
+    ),
+    'swin': functools.partial(
+        ParCSwinTransformer,
+        arch=dict(embed_dims=8, depths=[2, 1, 1], num_heads=[1, 2, 2]),
+        img_size=(64, 96),
+        out_indices=(0, 1, 2),
+    ),
+    'mobilevit': functools.partial(
+        ParCMobileViT,
+        arch=[
+            ['mobilenetv2', 8, 2, 1, 2],
+            ['mobilevit', 12, 2, 16, 24, 2, 2],
+            ['mobilevit', 16, 2, 24, 32, 1, 2],
+        ],
+        img_size=(64, 96),
+        stem_channels=8,
+        last_exp_factor=2,
+        out_indices=(0, 1, 2),
+    ),
+}
+
+
+def build(family, **changes):
+    """A small network of ``BACKBONES`` with the outputs of a pyramid, or of ``TRANSFORMERS``."""
+    torch.manual_seed(0)
+    if family in TRANSFORMERS:
+        return TRANSFORMERS[family](**changes)
+    kind = BACKBONES[family]
+    return kind.parc(**{'out_indices': kind.pyramid, **changes})
+
+
+def image_of(size, batch=2, dtype=torch.float64):
+    return torch.randn(batch, 3, *size, dtype=dtype, generator=torch.Generator().manual_seed(1))
+
+
+def parc_layers(model):
+    """{name: layer along one axis}"""
+    return {name: m for name, m in model.named_modules() if isinstance(m, ParCConv)}
 
 
 def classifier(backbone, channels, num_classes=10):
@@ -53,9 +181,10 @@ def calls_of_mixers(model, image):
     return [(mixer, args[0], output) for mixer, args, output in calls]
 
 
-def mixer_reference(mixer, x, dense, resize='interpolate'):
+def mixer_reference(mixer, x, dense=False, resize='interpolate', groups=None):
     """The first half of the channels along H, the second along W, by the reference operator."""
     half = x.shape[1] // 2
+    groups = groups or (1 if dense else half)
     halves = ((x[:, :half], mixer.conv_h, 'h'), (x[:, half:], mixer.conv_w, 'w'))
     return torch.cat(
         [
@@ -65,7 +194,7 @@ def mixer_reference(mixer, x, dense, resize='interpolate'):
                 conv.bias,
                 conv.pos_embed,
                 axis=axis,
-                groups=1 if dense else half,
+                groups=groups,
                 resize=resize,
             )
             for part, conv, axis in halves
@@ -84,11 +213,14 @@ def with_axes_exchanged(model, parc=True):
     for module in model.modules():
         if isinstance(module, nn.Conv2d):
             module.weight.data = module.weight.data.transpose(2, 3).contiguous()
-        elif type(module).__name__ == 'PatchMerging':  # a norm and a linear layer on unfolded 2 x 2
+        elif type(module).__name__.startswith('PatchMerging'):  # of 2 x 2 positions
+            # OpenMMLab's have the channels before the positions, timm's and torchvision's behind.
+            first = type(module).__module__.startswith('mm')
+            shape, axes = ((-1, 2, 2), (-2, -1)) if first else ((2, 2, -1), (-3, -2))
             for parameter in (*module.norm.parameters(), module.reduction.weight):
                 if parameter.shape[-1] == module.reduction.in_features:  # Swin V2's norm is behind
-                    unfolded = parameter.data.unflatten(-1, (-1, 2, 2))
-                    parameter.data = unfolded.transpose(-2, -1).flatten(-3).contiguous()
+                    unfolded = parameter.data.unflatten(-1, shape)
+                    parameter.data = unfolded.transpose(*axes).flatten(-3).contiguous()
         elif parc and isinstance(module, ParCConv):
             module.axis = {'h': 'w', 'w': 'h'}[module.axis]
     return model

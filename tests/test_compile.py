@@ -1,16 +1,13 @@
 """torch.compile: no graph break in ParC's code, and values and gradients as without it."""
 
-import functools
 import os
 import re
 import shutil
 
 import pytest
 import torch
+from backbones import BACKBONES, TRANSFORMERS, build, image_of, in_eval
 from helpers import assert_close, needs_compiler
-from mmengine.registry import MODELS
-from test_models.test_attention import DEDICATED, IMG_SIZE
-from test_models.test_every_backbone import BACKBONES, build, image_of, in_eval
 from torch import nn
 from torch._dynamo.exc import Unsupported
 from torch._dynamo.testing import CompileCounter
@@ -22,19 +19,7 @@ from mmparc.ops.select import SHIPPED_TABLE
 pytestmark = needs_compiler
 
 CXX = any(map(shutil.which, [os.environ.get('CXX', 'g++'), 'clang++']))
-SIZES = ((13, 17), (14, 14))
-NETWORKS = {family: functools.partial(build, family) for family in BACKBONES}
-for name in ('vit', 'vit, maps', 'swin', 'mobilevit'):
-    NETWORKS[name] = functools.partial(MODELS.build, dict(DEDICATED[name], img_size=IMG_SIZE))
-EVERY = [*BACKENDS, 'auto', str(SHIPPED_TABLE)]
-WAYS = [(True, None), (False, None), (True, torch.bfloat16)]
-# Each pair of a width, a backend and a way to run it is there, half of all triples.
-MIXERS = {
-    f'{("depthwise", "dense")[(i + j) % 2]}, {name}, {way}': ((i + j) % 2 == 1, EVERY[i], *WAYS[j])
-    for i, name in enumerate([*BACKENDS, 'auto', 'table'])
-    for j, way in enumerate(['training', 'evaluation', 'autocast'])
-}
-each_width = pytest.mark.parametrize('dense', [False, True], ids=['depthwise', 'dense'])
+SIZES = ((13, 17), (14, 14), (13, 17))
 
 
 @pytest.fixture(autouse=True)
@@ -42,10 +27,6 @@ def fresh_compiler():
     torch._dynamo.reset()
     yield
     torch._dynamo.reset()
-
-
-def mixer(dense, backend):
-    return ParCMixer(6, (9, 14), dense=dense, backend=backend)
 
 
 def run(layer, function, size, half, training):
@@ -63,18 +44,39 @@ def run(layer, function, size, half, training):
     return [y, *torch.autograd.grad(y.float().square().sum(), [x, *layer.parameters()])]
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize(('dense', 'backend', 'training', 'half'), MIXERS.values(), ids=MIXERS)
-def test_mixer(dense, backend, training, half):
+def check_mixer(groups, backend, training, half=None, sizes=SIZES, compiler='aot_eager'):
     """Whole graphs at two sizes, one after the other, and back."""
-    layer = mixer(dense, backend)
-    compiled = torch.compile(layer, fullgraph=True, backend='aot_eager')
-    for size in (*SIZES, SIZES[0]):
-        actual = run(layer, compiled, size, half, training)
-        expected = run(layer, layer, size, half, training)
+    torch._dynamo.reset()
+    mixer = ParCMixer(6, (9, 14), groups, backend=backend)
+    compiled = torch.compile(mixer, fullgraph=True, backend=compiler)
+    for size in sizes:
+        actual = run(mixer, compiled, size, half, training)
+        expected = run(mixer, mixer, size, half, training)
         for a, b in zip(actual, expected, strict=True):
             assert a.dtype == b.dtype
             assert_close(a, b, 2e-2 if half else 1e-5)
+
+
+def test_mixer():
+    check_mixer(3, 'auto', training=True, sizes=SIZES[:2])
+    check_mixer(1, 'auto', training=False, sizes=SIZES[:1])
+
+
+@pytest.mark.full
+@pytest.mark.parametrize('backend', [*BACKENDS, 'auto', str(SHIPPED_TABLE)])
+def test_mixer_by_every_backend(backend):
+    for groups in (3, 1):
+        check_mixer(groups, backend, training=True)
+        check_mixer(groups, backend, training=False)
+        check_mixer(groups, backend, training=True, half=torch.bfloat16)
+
+
+@pytest.mark.full
+@pytest.mark.skipif(not CXX, reason='Inductor needs a C++ compiler')
+@pytest.mark.parametrize('groups', [3, 1], ids=['depthwise', 'dense'])
+def test_inductor(groups):
+    for training in (True, False):
+        check_mixer(groups, 'matmul', training, sizes=SIZES[:1], compiler='inductor')
 
 
 def compiled_whole(model):
@@ -103,13 +105,11 @@ def test_a_break_is_noticed():
     assert counter.frame_count == 1
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize('name', NETWORKS)
-def test_backbone(name):
+@pytest.mark.full
+@pytest.mark.parametrize('family', [*BACKBONES, *TRANSFORMERS])
+def test_backbone(family):
     """No break of ours, and none of upstream's either; outputs and gradients as without."""
-    torch.manual_seed(0)
-    model, x = NETWORKS[name]().double(), image_of((96, 128))
-    in_eval(model)
+    model, x = in_eval(build(family).double()), image_of((96, 128))
     compiled, counter = compiled_whole(model)
     with torch.no_grad():
         for a, b in zip(compiled(x), model(x), strict=True):
@@ -131,15 +131,3 @@ def test_backbone(name):
         assert (a is None) == (b is None)
         if b is not None and b.abs().max() > 1e-10:  # else noise alone
             assert_close(a, b, 1e-6)
-
-
-@pytest.mark.slow
-@pytest.mark.skipif(not CXX, reason='Inductor needs a C++ compiler')
-@each_width
-def test_inductor(dense):
-    layer = mixer(dense, 'matmul')
-    compiled = torch.compile(layer, fullgraph=True)
-    for training in (True, False):
-        actual, expected = (run(layer, f, (13, 17), None, training) for f in (compiled, layer))
-        for a, b in zip(actual, expected, strict=True):
-            assert_close(a, b, 1e-5)

@@ -1,6 +1,6 @@
 """The converter of reference checkpoints: configs, names, errors, and its tool.
 
-That the values end up where they belong is shown by the golden outputs in test_models, and here for
+That the values end up where they belong is shown by the golden outputs in models/, and here for
 the plain parts by torchvision, whose names the published ResNet and MobileNetV2 keep.
 """
 

@@ -14,11 +14,11 @@ from pathlib import Path
 import onnx
 import pytest
 import torch
+from backbones import BACKBONES, build, image_of, in_eval, parc_layers
+from backbones import TRANSFORMERS as NETWORKS
 from helpers import OLD_TORCH, ROOT, assert_close, relative_error, run_tool
 from mmengine.logging import MMLogger
 from onnx import TensorProto, helper
-from test_models.test_attention import MOBILEVIT
-from test_models.test_every_backbone import BACKBONES, build, image_of, in_eval, parc_layers
 from torch import nn
 
 from mmparc import engine, export
@@ -29,7 +29,8 @@ from mmparc.models import (
     ParCSwinTransformer,
     ParCVisionTransformer,
 )
-from mmparc.ops import exported, parc_reference, resize_taps
+from mmparc.ops import parc_reference, resize_taps
+from mmparc.ops.backends import exported
 
 if OLD_TORCH:
     pytest.skip('exports need torch>=2.6', allow_module_level=True)
@@ -91,7 +92,7 @@ def test_the_form_computes_parc(size, axis, groups):
 @pytest.mark.parametrize('dense', [False, True], ids=['depthwise', 'dense'])
 def test_any_length_in_one_program(resize, dense, strict):
     """Exported where the lengths are K, of which nothing may be left in the program."""
-    mixer = ParCMixer(6, LENGTHS[0], dense=dense, resize=resize).double().eval()
+    mixer = ParCMixer(6, LENGTHS[0], groups=1 if dense else None, resize=resize).double().eval()
     x = torch.randn(2, 6, *LENGTHS[0], dtype=torch.float64)
     dimensions = ({0: Dim('batch'), 2: Dim('height'), 3: Dim('width')},)
     program = torch.export.export(mixer, (x,), dynamic_shapes=dimensions, strict=strict).module()
@@ -146,7 +147,7 @@ def test_torch_export_of_any_size(family):
 VIT = dict(embed_dims=32, num_layers=2, num_heads=2, feedforward_channels=64)
 SWIN = dict(embed_dims=16, depths=[1, 1, 1, 1], num_heads=[1, 1, 1, 1])
 SHORT_SWIN = dict(embed_dims=16, depths=[1, 1], num_heads=[1, 1])
-MOBILEVIT = {key: value for key, value in MOBILEVIT.items() if key != 'type'}
+MOBILEVIT = {k: v for k, v in NETWORKS['mobilevit'].keywords.items() if k != 'img_size'}
 # in place of attention, from images to a vector or a map
 TRANSFORMERS = {
     'vit': functools.partial(ParCVisionTransformer, VIT),
@@ -292,7 +293,7 @@ class Named(nn.Sequential):
 @pytest.mark.parametrize('dense', [False, True], ids=['depthwise', 'dense'])
 def test_a_layer(dense, dynamic, tmp_path):
     """Whose kernels are resized, of which the file of one size holds the result."""
-    layer = Named(ParCMixer(6, (9, 70), dense=dense)).eval()
+    layer = Named(ParCMixer(6, (9, 70), groups=1 if dense else None)).eval()
     graph = export.export_onnx(layer, tmp_path / 'a.onnx', (1, 6, 64, 70), dynamic=dynamic).graph
     session = export.session_of(tmp_path / 'a.onnx')
     for shape in [(1, 6, 64, 70), *([(3, 6, 97, 131), (1, 6, 71, 64)] if dynamic else [])]:

@@ -130,7 +130,7 @@ def test_kernels_of_a_checkpoint(work: Path) -> None:
 @pytest.mark.parametrize('dense', [False, True])
 def test_what_is_drawn_is_the_weight(dense: bool, tmp_path: Path) -> None:
     """The arrays of the picture, put back in order, are the layer's parameters."""
-    model = nn.Sequential(nn.ReLU(), ParCMixer(8, (5, 6), dense=dense))
+    model = nn.Sequential(nn.ReLU(), ParCMixer(8, (5, 6), groups=1 if dense else None))
     ((layer, parts),) = learned_layers(model).items()
     assert layer == '1' and [(p.kind, p.axis) for p in parts] == [
         ('kernel', 'h'),

@@ -98,7 +98,7 @@ def test_adding_a_bias_is_free(backend) -> None:
 @pytest.mark.parametrize('dense', [False, True])
 def test_only_the_outermost_layer_counts(dense, backend) -> None:
     """A mixer with its two halves, and a layer along one axis beside it, each once."""
-    mixer = ParCMixer(12, 14, dense=dense, backend=backend)
+    mixer = ParCMixer(12, 14, groups=1 if dense else None, backend=backend)
     conv = ParCConv(12, 6, 14, 'w', backend=backend)
     model = nn.Sequential(nn.Conv2d(12, 12, 1), nn.Sequential(mixer), conv)
     expected = sum(by_hand(backend, c, 2, 13, 17) for c in (mixer.conv_h, mixer.conv_w, conv))

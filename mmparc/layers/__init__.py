@@ -1,4 +1,4 @@
-"""ParC layers: they own the kernels and the position embeddings."""
+"""ParC layers, on torch alone: modules with the kernels and the position embeddings."""
 
 from .conv2d import ParCConv2d
 from .parc import ParCConv, ParCMixer

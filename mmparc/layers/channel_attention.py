@@ -6,10 +6,9 @@ from torch import Tensor, nn
 
 
 class ChannelAttention(nn.Module):
-    """Scales each channel by a value in [0, 1] that follows from the map's mean over H and W.
+    """Scales each channel by a value in [0, 1], computed from the map's mean over H and W.
 
-    In training its batch norms see one value per image and channel, so they need at least two
-    images.
+    Its batch norms see one value per image and channel, so training needs at least two images.
     """
 
     def __init__(self, channels: int, ratio: int = 16) -> None:
@@ -26,7 +25,7 @@ class ChannelAttention(nn.Module):
 
 
 def conv_bn(in_channels: int, out_channels: int, **activation: nn.Module) -> nn.Sequential:
-    """A 1x1 convolution and its batch norm, under the names that mmcv's ConvModule gives them."""
+    """A 1x1 convolution and its batch norm, with the names of mmcv's ConvModule."""
     conv = nn.Conv2d(in_channels, out_channels, 1, bias=False)
     nn.init.kaiming_normal_(conv.weight, mode='fan_out', nonlinearity='relu')
     parts = OrderedDict(conv=conv, bn=nn.BatchNorm2d(out_channels), **activation)

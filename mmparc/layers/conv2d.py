@@ -1,24 +1,20 @@
-"""A ParC mixer where mm's building blocks take a ``conv_cfg`` (ParC: arXiv 2203.03952).
+"""A ParC mixer for OpenMMLab's ``conv_cfg`` (ParC: arXiv 2203.03952).
 
-``conv_cfg=dict(type='mmparc.ParCConv2d', taps=14)`` in a ConvModule, a ResNet, an FPN or a head
-that hands it on. All of these ask for many kinds of convolutions by the one ``conv_cfg``; those
-that a ParC cannot stand in for stay what they are.
+Set ``conv_cfg=dict(type='mmparc.ParCConv2d', taps=14)`` in a ConvModule, a ResNet, an FPN or a head
+that passes it on. They build all their convolutions from that one ``conv_cfg``; those that a ParC
+cannot replace stay plain.
 """
 
-from mmengine.utils import to_2tuple
 from torch import nn
-
-from mmparc.registry import MODELS
 
 from .exchange import is_spatial, mixer_groups
 from .parc import ParCMixer
 
 
 class _MixerAsConv2d(ParCMixer):
-    """A mixer with the attributes of the convolution that it stands in for.
+    """A mixer with the attributes of the convolution that it replaces.
 
-    Its kernel size, padding and dilation are those that were asked for, so that what computes the
-    output's size from them still gets it right.
+    Code that computes the output's size from kernel size, padding and dilation stays right.
     """
 
     transposed = False
@@ -40,7 +36,6 @@ class _MixerAsConv2d(ParCMixer):
             setattr(self, name, getattr(asked, name))
 
 
-@MODELS.register_module()
 def ParCConv2d(
     in_channels: int,
     out_channels: int,
@@ -56,13 +51,11 @@ def ParCConv2d(
     resize: str = 'interpolate',
     backend: str = 'auto',
 ) -> nn.Module:
-    """A ParC mixer for the convolution that is asked for, or that convolution.
+    """Build a ParC mixer in place of a convolution, where it can replace it.
 
-    A mixer where the convolution is spatial (a kernel larger than 1), has stride 1, and keeps the
-    number of channels and the map's size: depthwise for a depthwise one, dense for a full one,
-    grouped for a grouped one. Anything else (a 1x1, one with a stride, one that changes the width
-    or the map) is the ``torch.nn.Conv2d`` that was asked for. The mixer has the convolution's
-    attributes that mmcv's ConvModule reads.
+    It replaces a convolution with a kernel larger than 1 and stride 1 that keeps the number of
+    channels and the map's size: a depthwise mixer for a depthwise one, a dense mixer for a full
+    one, a grouped mixer for a grouped one. Any other arguments give that ``torch.nn.Conv2d``.
 
     Initial values: a mixer starts as :class:`ParCMixer` does; rules of an ``init_cfg`` for Conv2d
     do not reach it, those for 'ParCConv' do.
@@ -74,7 +67,7 @@ def ParCConv2d(
         resize, backend: as in :class:`ParCConv`.
 
     Raises:
-        ValueError: if the number of channels is odd where a mixer is due.
+        ValueError: if a mixer would have an odd number of channels.
     """
     arguments = (
         in_channels,
@@ -91,9 +84,7 @@ def ParCConv2d(
     spatial = is_spatial(in_channels, out_channels, asked.kernel_size)
     if not spatial or asked.stride != (1, 1) or not _keeps_size(asked):
         return nn.Conv2d(*arguments)
-    return _MixerAsConv2d(
-        asked, kernel_size=to_2tuple(taps), bias=bias, resize=resize, backend=backend
-    )
+    return _MixerAsConv2d(asked, kernel_size=taps, bias=bias, resize=resize, backend=backend)
 
 
 def _keeps_size(conv: nn.Conv2d) -> bool:

@@ -1,8 +1,7 @@
-"""Which convolutions a ParC mixer can stand in for, and the mixer's groups.
+"""Which convolutions a ParC mixer can replace, and with how many groups.
 
-One rule for a layer of a config (:func:`ParCConv2d`) and for those inside a backbone
-(:func:`mmparc.models.ParCify`): spatial, as many channels out as in, stride 1, and a map that keeps
-its size. The kind stays: depthwise for depthwise, dense for full, grouped for grouped.
+:func:`ParCConv2d` and :func:`mmparc.parcify` share this rule: a kernel larger than 1, as many
+channels out as in, stride 1, and a map that keeps its size.
 """
 
 from math import gcd
@@ -16,9 +15,8 @@ def is_spatial(in_channels: int, out_channels: int, kernel_size: tuple[int, int]
 def mixer_groups(channels: int, groups: int) -> int:
     """The groups of each half of a mixer, for a convolution of ``channels`` in ``groups``.
 
-    A full convolution becomes a dense mixer, a depthwise one a depthwise mixer. Between them the
-    groups keep their width where it divides a half of the channels; else it is the largest that
-    divides both.
+    A full convolution gives a dense mixer, a depthwise one a depthwise mixer. Other groups keep
+    their width if it divides half the channels; if not, they get the largest common divisor.
     """
     half = channels // 2
     return half // gcd(half, channels // groups)

@@ -1,10 +1,9 @@
-"""Prepared kernels, kept while the parameters that they were made from hold the same values.
+"""A cache of prepared kernels, valid while their parameters hold the same values.
 
 Preparing a circulant matrix or a spectrum takes longer than using it on a small map. In evaluation
-the weights stay, but nothing tells when they do not: writing through ``.data``, as mmengine's
-EMAHook does when it exchanges the weights for their averages, leaves no trace on the parameter. So
-the values themselves are compared, each time. On a GPU that would make the host wait for it;
-there nothing is kept.
+the weights rarely change, but a change may leave no trace: mmengine's EMAHook writes through
+``.data``, for example. So the cache compares the values, each time. On a GPU the host would have to
+wait for that comparison, so the layers use the cache on a CPU only.
 """
 
 from collections.abc import Callable, Hashable, Sequence
@@ -14,9 +13,8 @@ from torch import Tensor
 
 from mmparc.ops import ParCKernel
 
-# Maps of many lengths follow each other in a test of a detector; each has a kernel of its own. Only
-# a dense 'matmul', which 'auto' takes for no map longer than a few pixels, is large: 655 MB for 256
-# channels and length 50.
+# A detector's test has maps of many lengths, each with its kernel. Only that of a dense 'matmul' is
+# large (655 MB for 256 channels and length 50); 'auto' avoids it but for very short maps.
 LENGTHS = 4
 
 
@@ -43,9 +41,9 @@ class KernelCache:
         """The kernel kept under ``key``, or the one that ``prepare`` returns.
 
         Args:
-            key: what the kernel follows from besides the values of the parameters.
-            parameters: those, on the CPU; always as many.
-            prepare: makes it.
+            key: what the kernel depends on besides the values of the parameters.
+            parameters: on the CPU, and in each call as many.
+            prepare: computes the kernel.
         """
         if not self._values or not all(map(_same, parameters, self._values)):
             self.clear()
@@ -61,4 +59,4 @@ class KernelCache:
 def _same(a: Tensor | None, b: Tensor | None) -> bool:
     if a is None or b is None:
         return a is b
-    return a.dtype == b.dtype and torch.equal(a, b)
+    return a.dtype == b.dtype and a.device == b.device and torch.equal(a, b)

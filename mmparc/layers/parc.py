@@ -1,39 +1,22 @@
 """ParCConv (one axis) and ParCMixer (both), arXiv 2203.03952.
 
-Maps are (B, C, H, W) of any size; a layer whose kernel has another length than the map resizes it
-in each forward pass, and one whose kernel has another length than a checkpoint's resizes that once,
-when it is loaded.
+Maps are (B, C, H, W) of any size. A layer resizes its kernel to the map in each forward pass. It
+resizes a checkpoint's kernel of another length once, when that is loaded.
 """
 
-import logging
+from collections.abc import Sequence
 from numbers import Integral
 
 import torch
-from mmengine.logging import print_log
-from mmengine.utils import to_2tuple
 from torch import Tensor, nn
 
 from mmparc.ops import ParCKernel, check_choices, compute_dtype, correlate, load_table, prepare
 from mmparc.ops.older_torch import is_compiling
-from mmparc.registry import MODELS
 
 from .kernel_cache import KernelCache
 from .resize_on_load import ResizedOnLoad
 
 
-class _CurrentLog(logging.Handler):
-    """Sends what the operator logs, the choices of 'auto', to where mmengine logs."""
-
-    def emit(self, record: logging.LogRecord) -> None:
-        print_log(record.getMessage(), logger='current', level=record.levelno)
-
-
-logging.getLogger('mmparc').addHandler(_CurrentLog())
-if not logging.getLogger('mmparc').level:
-    logging.getLogger('mmparc').setLevel(logging.INFO)
-
-
-@MODELS.register_module()
 class ParCConv(ResizedOnLoad):
     """Position-aware circular convolution along one axis: (B, C_in, H, W) to (B, C_out, H, W).
 
@@ -50,7 +33,7 @@ class ParCConv(ResizedOnLoad):
         pos_embed: whether to add a learned (C_in, K) embedding to the input.
         resize: how kernel and embedding follow a map of another length, see
             :func:`mmparc.ops.resize_taps`.
-        backend: 'auto', one of :data:`mmparc.ops.BACKENDS`, or the path of a table for 'auto',
+        backend: 'auto', one of :data:`mmparc.ops.BACKENDS`, or the path of a table of backends,
             see :func:`mmparc.ops.choose_backend`.
 
     Raises:
@@ -76,8 +59,8 @@ class ParCConv(ResizedOnLoad):
             raise ValueError(f'groups={groups} must divide {in_channels} in, {out_channels} out')
         if not isinstance(kernel_size, Integral) or kernel_size < 1:
             raise ValueError(
-                f'kernel_size must be positive, got {kernel_size!r}: it follows from img_size in '
-                'backbones, which then has to be larger'
+                f'kernel_size must be positive, got {kernel_size!r}; '
+                'in a backbone img_size has to be larger'
             )
         self.in_channels = in_channels
         self.out_channels = out_channels
@@ -110,9 +93,9 @@ class ParCConv(ResizedOnLoad):
         return correlate([x], [self.kernel(x)])
 
     def kernel(self, x: Tensor) -> ParCKernel:
-        """The kernel for a map like ``x``, to be used by :func:`mmparc.ops.correlate`.
+        """The kernel for a map like ``x``, for :func:`mmparc.ops.correlate`.
 
-        In evaluation, without gradients and on the CPU, it is kept for the next such map.
+        In evaluation, without gradients and on the CPU, it comes from a cache.
         """
 
         def prepare_kernel() -> ParCKernel:
@@ -144,10 +127,6 @@ class ParCConv(ResizedOnLoad):
         self._kernels.clear()
         return super().train(mode)
 
-    def _apply(self, *args, **kwargs) -> 'ParCConv':
-        self._kernels.clear()  # its values would be of another dtype or device
-        return super()._apply(*args, **kwargs)
-
     def extra_repr(self) -> str:
         return (
             f'{self.in_channels}, {self.out_channels}, kernel_size={self.kernel_size}, '
@@ -157,48 +136,40 @@ class ParCConv(ResizedOnLoad):
         )
 
 
-@MODELS.register_module()
 class ParCMixer(nn.Module):
     """The first half of the channels through a ParC along H, the second through one along W.
 
-    Takes the place of a spatial convolution of the same width and stride 1. Both are one step,
-    which saves a copy of the map: ``conv_h`` and ``conv_w`` are not called, nor are hooks on them.
+    It replaces a spatial convolution of the same width and stride 1. Both halves are one step,
+    which saves a copy of the map: ``conv_h`` and ``conv_w`` are not called, nor are their hooks.
 
     Args:
         channels: C, even.
         kernel_size: K, or (K along H, K along W).
-        dense: one kernel per pair of channels within a half (ParC-ResNet) instead of one per
-            channel.
+        groups: of each half; C / 2 (depthwise) by default, 1 for a dense mixer (ParC-ResNet).
         bias, pos_embed, resize, backend: as in :class:`ParCConv`.
-        groups: of each half, for what lies between: 1 is dense, C / 2 one kernel per channel.
 
     Raises:
-        ValueError: if ``channels`` is odd, or ``groups`` does not divide a half or contradicts
-            ``dense``.
+        ValueError: if ``channels`` is odd, or ``groups`` does not divide a half.
     """
 
     def __init__(
         self,
         channels: int,
         kernel_size: int | tuple[int, int],
-        dense: bool = False,
+        groups: int | None = None,
         bias: bool = True,
         pos_embed: bool = True,
         resize: str = 'interpolate',
         backend: str = 'auto',
-        groups: int | None = None,
     ) -> None:
         super().__init__()
         if channels % 2:
             raise ValueError(f'ParCMixer splits its channels in two halves; {channels} is odd')
         half = channels // 2
-        if groups is None:
-            groups = 1 if dense else half
-        elif dense and groups != 1:
-            raise ValueError(f'dense means groups=1, got groups={groups}: leave one of them out')
-        height, width = to_2tuple(kernel_size)
+        sizes = kernel_size if isinstance(kernel_size, Sequence) else (kernel_size, kernel_size)
+        height, width = sizes
         options = dict(
-            groups=groups,
+            groups=half if groups is None else groups,
             bias=bias,
             pos_embed=pos_embed,
             resize=resize,

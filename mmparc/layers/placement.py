@@ -3,31 +3,29 @@
 from collections.abc import Sequence
 from numbers import Integral
 
-from mmengine.utils import to_2tuple
 from torch import nn
 
 
 def check_parc_starts(parc_starts: Sequence[int], depths: Sequence[int]) -> tuple[int, ...]:
-    """Return ``parc_starts`` as a tuple if it gives each stage the index of a first ParC block.
+    """Return ``parc_starts`` as a tuple.
 
     Raises:
-        ValueError: if there is not one index for each stage, from 0 to the stage's depth.
+        ValueError: if it is not one index for each stage, from 0 to the stage's depth.
     """
-    starts = tuple(parc_starts) if isinstance(parc_starts, Sequence) else None
-    fits = starts is not None and len(starts) == len(depths)
+    fits = isinstance(parc_starts, Sequence) and len(parc_starts) == len(depths)
     if not fits or not all(
-        isinstance(s, Integral) and 0 <= s <= d for s, d in zip(starts, depths, strict=True)
+        isinstance(s, Integral) and 0 <= s <= d for s, d in zip(parc_starts, depths, strict=True)
     ):
         raise ValueError(
             f'parc_starts must give one block index from 0 to its depth for each stage of '
             f'depths {list(depths)}, got {parc_starts!r}'
         )
-    return starts
+    return tuple(parc_starts)
 
 
-def check_no_stride(conv: nn.Module, stage: int, block: int) -> None:
-    """Raise a ValueError if ``conv``, which a ParC is to replace, has a stride; indices from 0."""
-    if max(to_2tuple(conv.stride)) > 1:
+def check_no_stride(conv: nn.Conv2d, stage: int, block: int) -> None:
+    """Raise a ValueError if ``conv``, which ParC would replace, has a stride; indices from 0."""
+    if max(conv.stride) > 1:
         raise ValueError(
             f'ParC has no stride, but the convolution of block {block} in stage {stage + 1} has: '
             f'set parc_starts[{stage}] to {block + 1} or more'
@@ -50,6 +48,6 @@ def image_size(img_size: int | tuple[int, int]) -> tuple[int, int]:
 
 
 def padded_resolution(img_size: int | tuple[int, int], stride: int) -> tuple[int, int]:
-    """The map's (height, width) behind padded convolutions of this total stride: rounded up."""
+    """The map's (height, width) after padded convolutions of this total stride: rounded up."""
     height, width = image_size(img_size)
     return -(-height // stride), -(-width // stride)

@@ -1,8 +1,8 @@
 """Gradient checkpointing of blocks that hold batch norms.
 
-Checkpointing runs a block's forward pass a second time, in the backward pass. As mmpretrain's
-blocks do it, each batch norm then counts a batch twice in its running statistics; here the second
-pass works on copies of them, so that training with and without it ends in the same state.
+Checkpointing runs a block's forward pass again in the backward pass. In mmpretrain's blocks each
+batch norm then counts a batch twice in its running statistics. Here the second pass changes copies
+of them, so that training gives the same state with and without checkpointing.
 """
 
 from collections.abc import Callable, Iterator
@@ -10,17 +10,15 @@ from contextlib import contextmanager, nullcontext
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _NormBase
 from torch.utils.checkpoint import checkpoint
 
 
 def recompute(block: nn.Module, forward: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
-    """``forward(x)``, its activations computed again in the backward pass instead of kept.
+    """Run ``forward(x)``, and run it again in the backward pass instead of storing activations.
 
     Args:
-        block: the module whose forward pass it is; the batch norms in it count a batch once.
-        forward: the pass itself, not ``block``'s own call if that would come back here.
-        x: its input.
+        block: the module whose forward pass it is; its batch norms count a batch once.
+        forward: the pass itself; not the call of ``block`` where that calls this function.
     """
     if not torch.is_grad_enabled():
         return forward(x)
@@ -31,12 +29,17 @@ def recompute(block: nn.Module, forward: Callable[[Tensor], Tensor], x: Tensor) 
 
 @contextmanager
 def _statistics_kept(block: nn.Module) -> Iterator[None]:
-    """Inside, the norms of ``block`` see and change copies of their running statistics."""
-    kept = [(m, dict(m._buffers)) for m in block.modules() if isinstance(m, _NormBase)]
+    """In this context the norms of ``block`` use and change copies of their running statistics."""
+    kept = [
+        (norm, name, buffer)
+        for norm in block.modules()
+        if hasattr(norm, 'track_running_stats')
+        for name, buffer in norm.named_buffers(recurse=False)
+    ]
     try:
-        for norm, buffers in kept:
-            norm._buffers.update({k: b if b is None else b.clone() for k, b in buffers.items()})
+        for norm, name, buffer in kept:
+            setattr(norm, name, buffer.clone())
         yield
     finally:
-        for norm, buffers in kept:
-            norm._buffers.update(buffers)
+        for norm, name, buffer in kept:
+            setattr(norm, name, buffer)

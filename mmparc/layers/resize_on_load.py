@@ -1,24 +1,28 @@
-"""Checkpoints whose kernels and embeddings have another length than the model's.
+"""Resizes a checkpoint's kernels and embeddings to the lengths of the model's.
 
-A model made for another ``img_size`` has kernels of other lengths. mmengine only logs a size
-mismatch and leaves the parameter at its random value; here the saved one is resized instead.
+A model built for another ``img_size`` has kernels of other lengths. mmengine only logs a size
+mismatch and leaves the parameter at its random value; here the saved one is resized.
 """
 
-from mmengine.logging import print_log
+import logging
+
 from torch import Tensor, nn
 
 from mmparc.ops import resize_taps
 
+logger = logging.getLogger(__name__)
+
 
 class ResizedOnLoad(nn.Module):
-    """A module that resizes some of its parameters, along their last axis, when they are loaded."""
+    """A module that resizes some of its parameters along their last axis when it loads them."""
 
     def resized_on_load(self) -> dict[str, str]:
-        """The parameters' names, each with its rule, see :func:`mmparc.ops.resize_taps`."""
+        """{parameter: rule}, see :func:`mmparc.ops.resize_taps`."""
         raise NotImplementedError
 
     def _load_from_state_dict(self, state_dict: dict[str, Tensor], prefix: str, *args) -> None:
-        # Its caller, torch's or mmengine's load_state_dict, hands over a copy of the user's dict.
+        # A private name, but the one that torch and mmengine call; load hooks are public only from
+        # torch 2.5 on. ``state_dict`` is the caller's copy of the user's.
         for name, resize in self.resized_on_load().items():
             saved = state_dict.get(prefix + name)
             parameter = getattr(self, name)
@@ -31,8 +35,12 @@ class ResizedOnLoad(nn.Module):
                     'model: only the last axis, the length, can be resized'
                 )
             state_dict[prefix + name] = resize_taps(saved, wanted[-1], resize)
-            print_log(
-                f'resized {prefix}{name} from {saved.shape[-1]} to {wanted[-1]} ({resize})',
-                logger='current',
+            logger.info(
+                'resized %s%s from %d to %d (%s)',
+                prefix,
+                name,
+                saved.shape[-1],
+                wanted[-1],
+                resize,
             )
         super()._load_from_state_dict(state_dict, prefix, *args)

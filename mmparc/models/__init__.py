@@ -1,8 +1,5 @@
 """ParC models. Importing this package registers all of them in scope ``mmparc``."""
 
-from mmparc.layers import ParCConv, ParCConv2d, ParCMixer
-from mmparc.surgery import ParCify
-
 from .backbones import (
     ParCConvNeXt,
     ParCMobileNetV2,
@@ -12,7 +9,10 @@ from .backbones import (
     ParCSwinTransformer,
     ParCVisionTransformer,
 )
+from .layers import ParCConv, ParCConv2d, ParCMixer
+from .log import forward_logs
 from .multi_scale import MultiScaleClsDataPreprocessor
+from .parcify import ParCify
 
 __all__ = [
     'MultiScaleClsDataPreprocessor',
@@ -28,3 +28,5 @@ __all__ = [
     'ParCVisionTransformer',
     'ParCify',
 ]
+
+forward_logs()

@@ -1,11 +1,10 @@
 """Multi-scale batches for classification, as MobileViT (arXiv 2110.02178) and ParC-Net train.
 
-Each training batch is resized to a size drawn for its iteration. Their multi-scale sampler crops
-the images at that size and takes more of the small ones and fewer of the large ones at a time; here
-the batch is resized after it has been collated, so that its number of images stays the same: an
-epoch has as many iterations as without, and the largest size sets the memory. Where the images are
-cropped at the largest size, none is enlarged a second time. Detection has this in mmdet's
-BatchSyncRandomResize, which resizes boxes too.
+Each training batch is resized to a size drawn for its iteration. The papers' sampler crops the
+images at that size and puts more of the small ones and fewer of the large ones into a batch. Here
+the collated batch is resized, so its number of images stays the same, and the largest size sets the
+memory. Crop at the largest size, so that no image is enlarged a second time. For detection, mmdet's
+BatchSyncRandomResize does this and resizes boxes too.
 """
 
 from collections.abc import Sequence
@@ -21,15 +20,15 @@ from mmparc.registry import MODELS
 
 @MODELS.register_module()
 class MultiScaleClsDataPreprocessor(ClsDataPreprocessor):
-    """mmpretrain's ClsDataPreprocessor, whose training batches change their size.
+    """mmpretrain's ClsDataPreprocessor that resizes each training batch to a random size.
 
-    The size depends on ``seed`` and the Runner's iteration alone. So it is the same on every rank
-    with nothing sent between them, and a resumed run goes on as it would have.
+    The size depends on ``seed`` and the Runner's iteration alone, so all ranks draw the same one
+    without communication, and a resumed run continues with the same sizes.
 
     Args:
-        sizes: what is drawn from, each as often: numbers, or (height, width).
+        sizes: numbers, or (height, width), all equally likely.
         seed: of the draws.
-        kwargs: ClsDataPreprocessor's own.
+        kwargs: ClsDataPreprocessor's arguments.
 
     Raises:
         ValueError: if ``sizes`` is empty or holds one below 1, or, in the forward pass, if there is
@@ -55,7 +54,7 @@ class MultiScaleClsDataPreprocessor(ClsDataPreprocessor):
         iteration = MessageHub.get_current_instance().get_info('iter')
         if iteration is None:
             raise ValueError(
-                'multi-scale batches follow the iteration, and no Runner counts one: train with '
+                'multi-scale batches need the iteration, which no Runner has set: train with '
                 "mmengine's Runner, or set 'iter' in the current MessageHub"
             )
         return self.sizes[np.random.default_rng([self.seed, iteration]).integers(len(self.sizes))]

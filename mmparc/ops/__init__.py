@@ -1,4 +1,4 @@
-"""The ParC operator as tensor code on torch alone: no parameters, no mm packages."""
+"""The ParC operator as tensor functions on torch alone."""
 
 from .functional import ParCKernel, check_choices, compute_dtype, correlate, parc, prepare
 from .reference import parc_reference

@@ -1,43 +1,29 @@
 """``parc``: one axis of position-aware circular convolution (arXiv 2203.03952, 2210.04020).
 
-It has two steps. :func:`prepare` makes what depends on the weights alone: it resizes kernel and
-embedding to the map, brings the kernel into the form that a backend multiplies with, and folds
-embedding and bias into one offset per channel and position, since ParC(x + p) = ParC(x) + ParC(p).
-:func:`correlate` applies one or more such kernels to a map. In evaluation on a CPU layers keep the
-first step's result while their weights stay.
+It has two steps. :func:`prepare` computes what depends on the weights alone: it resizes kernel and
+embedding to the map, brings the kernel into the backend's form, and folds embedding and bias into
+one offset per channel and position, since ParC(x + p) = ParC(x) + ParC(p). :func:`correlate`
+applies one or more such kernels to a map. In evaluation on a CPU, layers cache the first step.
 """
 
 from collections.abc import Sequence
-from types import ModuleType
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from . import direct, exported, fft, matmul
+from .backends import IMPLEMENTATIONS, exported
 from .older_torch import get_autocast_dtype, is_autocast_enabled, is_compiling
 from .resize import RESIZES, resize_taps
 from .select import BACKENDS, choose_backend
-
-# Each has prepare(taps, axis, groups), for taps (C_out, C_in / groups, n) with n the map's size
-# along the axis; prepare_offset(offset, prepared, axis, groups), for one (C_out, n); and
-# correlate(input, prepared, prepared offset or None, axis, groups, out=None), which may write its
-# result into out.
-_IMPLEMENTATIONS: dict[str, ModuleType] = dict(zip(BACKENDS, (direct, matmul, fft), strict=True))
-_IMPLEMENTATIONS['exported'] = exported  # no backend that one may ask for
 
 _DTYPES = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
 
 
 class ParCKernel(NamedTuple):
-    """What of a ParC depends on its weights alone, for maps of one length along its axis.
+    """The part of a ParC that depends on its weights alone, for maps of one length along its axis.
 
     Attributes:
-        backend: the one it is made for.
-        axis: 'h' or 'w'.
-        length: of the map along it.
-        groups: as in a convolution.
-        out_channels: C_out.
         dtype: what the map is cast to.
         operand: the backend's form of the taps.
         offset: the backend's form of ParC(pos_embed) + bias, or None.
@@ -90,7 +76,7 @@ def parc(
         (B, C_out, H, W), in the memory format of the input; compilers choose that themselves.
 
     Raises:
-        ValueError: if an argument is unknown, or shapes or dtypes do not fit.
+        ValueError: if a choice is unknown, or shapes or dtypes do not fit each other.
     """
     kernel = prepare(
         input, weight, bias, pos_embed, axis=axis, groups=groups, backend=backend, resize=resize
@@ -109,12 +95,9 @@ def prepare(
     backend: str = 'auto',
     resize: str = 'interpolate',
 ) -> ParCKernel:
-    """The first step of :func:`parc`, with its arguments; the values of ``input`` do not matter.
+    """The first step of :func:`parc`, with its arguments and errors; it ignores the input's values.
 
     The result serves every map of the same channels, length along the axis, dtype and device.
-
-    Raises:
-        ValueError: as :func:`parc`.
     """
     check_choices(axis, backend, resize)
     _check(input, weight, bias, pos_embed, groups)
@@ -126,11 +109,11 @@ def prepare(
             backend = 'exported'
         else:
             backend = choose_backend(input, weight, axis=axis, table=backend)
-    implementation = _IMPLEMENTATIONS[backend]
+    implementation = IMPLEMENTATIONS[backend]
     operand = implementation.prepare(weight, axis, groups)
     offset = None if bias is None else bias.to(dtype)[:, None].expand(-1, n)
     if pos_embed is not None:
-        # Only the taps are summed over, so only they are rescaled by 'interpolate_sum'.
+        # 'interpolate_sum' rescales the taps alone: only they are summed over.
         p = resize_taps(pos_embed, n, 'interpolate').to(dtype)
         p = p[None, :, :, None] if axis == 'h' else p[None, :, None, :]
         embedded = implementation.correlate(p, operand, None, axis, groups)[0]
@@ -145,8 +128,8 @@ def correlate(inputs: Sequence[Tensor], kernels: Sequence[ParCKernel]) -> Tensor
     """The second step of :func:`parc`: each map with its own kernel, the outputs as one map.
 
     Args:
-        inputs: maps (B, C_in, H, W), equal but for C_in, which :func:`prepare` has seen.
-        kernels: as many.
+        inputs: maps (B, C_in, H, W), equal but for C_in.
+        kernels: what :func:`prepare` returned for each of them.
 
     Returns:
         (B, sum of all C_out, H, W), in the memory format of the first map; compilers choose that
@@ -163,13 +146,13 @@ def correlate(inputs: Sequence[Tensor], kernels: Sequence[ParCKernel]) -> Tensor
             )
     inputs = [x.to(kernel.dtype) for x, kernel in zip(inputs, kernels, strict=True)]
     compiling = is_compiling() or torch.jit.is_tracing()
-    plain = type(inputs[0]) is Tensor  # others need not know of writing to a part of a map
+    plain = type(inputs[0]) is Tensor  # subclasses may not support writing to a part of a map
     if torch.is_grad_enabled() or compiling or not plain:
         outputs = [_run(x, kernel) for x, kernel in zip(inputs, kernels, strict=True)]
         joined = outputs[0] if len(outputs) == 1 else torch.cat(outputs, 1)
         # Compilers choose layouts themselves, and dynamo cannot ask for those of dynamic shapes.
         return joined if compiling else joined.contiguous(memory_format=_memory_format(inputs[0]))
-    # Without gradients each backend writes its part of the output, if it can do so at no cost.
+    # Without gradients a backend writes its part of the output itself, if that costs no copy.
     b, _, h, w = inputs[0].shape
     channels = [kernel.out_channels for kernel in kernels]
     joined = torch.empty(
@@ -186,12 +169,12 @@ def correlate(inputs: Sequence[Tensor], kernels: Sequence[ParCKernel]) -> Tensor
 
 
 def _run(x: Tensor, kernel: ParCKernel, out: Tensor | None = None) -> Tensor:
-    run = _IMPLEMENTATIONS[kernel.backend].correlate
+    run = IMPLEMENTATIONS[kernel.backend].correlate
     return run(x, kernel.operand, kernel.offset, kernel.axis, kernel.groups, out)
 
 
 def compute_dtype(input: Tensor) -> torch.dtype:
-    """The dtype that ``input`` is multiplied in: its own, or autocast's, which spares float64."""
+    """The dtype of the computation: the input's, or autocast's, which leaves float64 alone."""
     device = input.device.type
     if is_autocast_enabled(device) and input.dtype != torch.float64:
         return get_autocast_dtype(device)
@@ -199,13 +182,13 @@ def compute_dtype(input: Tensor) -> torch.dtype:
 
 
 def _memory_format(map: Tensor) -> torch.memory_format:
-    """That of a map or of some channels of one."""
+    """The format of a map, or of a slice of its channels."""
     channels_last = map.stride(1) == 1 < map.stride(3)
     return torch.channels_last if channels_last else torch.contiguous_format
 
 
 def check_choices(axis: str, backend: str, resize: str) -> None:
-    """Raise ValueError if one of these arguments of :func:`parc` is none of those there are."""
+    """Raise a ValueError if one of these arguments of :func:`parc` is unknown."""
     if axis not in ('h', 'w'):
         raise ValueError(f"axis must be 'h' or 'w', got {axis!r}")
     table = isinstance(backend, str) and backend.endswith('.json')
@@ -226,7 +209,7 @@ def _check(
 ) -> None:
     if input.dim() != 4 or 0 in input.shape[1:]:
         raise ValueError(f'input must be (B, C_in, H, W), not empty, got {tuple(input.shape)}')
-    if input.dtype not in _DTYPES:  # there are 8-bit ones too
+    if input.dtype not in _DTYPES:  # torch has 8-bit floating point too
         raise ValueError(f'input must be floating point, of 16 bits or more, got {input.dtype}')
     if weight.dim() != 3 or 0 in weight.shape:
         shape = tuple(weight.shape)

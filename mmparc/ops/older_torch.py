@@ -2,13 +2,15 @@
 
 import torch
 
-if hasattr(torch.compiler, 'is_compiling'):  # of torch 2.3
-    is_compiling = torch.compiler.is_compiling
-else:
-    is_compiling = torch._utils.is_compiling
+# torch 2.1 lacks it, and does not compile ParC
+is_compiling = getattr(torch.compiler, 'is_compiling', lambda: False)
 
 if hasattr(torch, 'get_autocast_dtype'):  # of torch 2.4, as is_autocast_enabled's argument
-    is_autocast_enabled, get_autocast_dtype = torch.is_autocast_enabled, torch.get_autocast_dtype
+    get_autocast_dtype = torch.get_autocast_dtype
+
+    def is_autocast_enabled(device: str) -> bool:
+        """Of a type of device; torch's own does not know 'meta'."""
+        return device != 'meta' and torch.is_autocast_enabled(device)
 else:
 
     def is_autocast_enabled(device: str) -> bool:

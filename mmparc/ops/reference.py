@@ -1,6 +1,6 @@
-"""The definition of ParC written as plainly as it can be: the oracle of every test.
+"""The definition of ParC, written as plainly as possible: every test's oracle.
 
-It shares no code with the backends, not even the resizing, and makes no attempt to be fast.
+It shares no code with the backends, not even the resizing, and is slow.
 """
 
 import torch

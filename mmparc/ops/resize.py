@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from . import exported
+from .backends import exported
 
 RESIZES = ('interpolate', 'interpolate_sum')
 
@@ -20,9 +20,6 @@ def resize_taps(t: Tensor, n: int, resize: str) -> Tensor:
         t: (..., K).
         n: the new length; for n = 1 the first value is taken.
         resize: 'interpolate', or 'interpolate_sum', which multiplies the result by K / n.
-
-    Returns:
-        (..., n).
 
     Raises:
         ValueError: if ``resize`` is unknown or n is not positive.
@@ -40,7 +37,7 @@ def resize_taps(t: Tensor, n: int, resize: str) -> Tensor:
         if length == n:
             return t
         if torch.are_deterministic_algorithms_enabled() and not t.is_cpu:
-            taps = exported.resize_taps(t, n)  # interpolate's gradient would be refused there
+            taps = exported.resize_taps(t, n)  # torch has no such gradient of interpolate
         else:
             rows = t.reshape(1, -1, length)
             taps = F.interpolate(rows, size=n, mode='linear', align_corners=True)

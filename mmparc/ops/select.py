@@ -1,8 +1,8 @@
-"""The choice behind ``backend='auto'``: a table of what was fastest, by the kernel's length.
+"""The choice behind ``backend='auto'``: a table of the fastest backend for each kernel length.
 
-The table ships with mmparc (auto_table.json), so that everyone's 'auto' is the same and runs
-repeat. ``tools/analysis/measure_backends.py`` measures one on another machine; the path of its file
-stands in the place of 'auto' then.
+The table ships with mmparc (auto_table.json), so that 'auto' is the same everywhere and runs are
+repeatable. ``tools/analysis/measure_backends.py`` measures one on another machine; pass the path of
+its file instead of 'auto'.
 """
 
 import itertools
@@ -20,7 +20,7 @@ BACKENDS = ('direct', 'matmul', 'fft')
 
 SHIPPED_TABLE = Path(__file__).with_name('auto_table.json')
 
-# A row for each of these: 'cpu float32 depthwise h inference'. The GPU's are for all other devices.
+# One row for each of these, such as 'cpu float32 depthwise h inference'. 'gpu' is any other device.
 ROWS = tuple(
     map(
         ' '.join,
@@ -33,26 +33,25 @@ ROWS = tuple(
         ),
     )
 )
-# {row: {length: backend}}; a length between two that were measured takes the nearer one's.
+# {row: {length: backend}}
 Table = Mapping[str, Mapping[int, str]]
 
-# So many of them are kept, the shipped one among them, and what was logged of these: at most each
-# row's lengths.
-TABLES = 16
+TABLES = 16  # in memory, with the choices that were logged of each
 _tables: dict[str, Table] = {}
 _logger = logging.getLogger('mmparc')
 _logged: set[tuple[str, str, int]] = set()
 
 
 def choose_backend(input: Tensor, weight: Tensor, *, axis: str, table: str = 'auto') -> str:
-    """Name the table's backend: what was the fastest where it was measured, on a GPU a guess.
+    """Name the table's backend: the fastest where it was measured, on a GPU a guess.
 
-    float64 takes float32's rows, and both half precisions have one, measured in bfloat16. Each
-    choice is logged once, by the logger 'mmparc', but not while compiling.
+    float64 uses float32's rows, and both half precisions use one, measured in bfloat16. A length
+    between two measured ones uses the nearer one's backend. The logger 'mmparc' logs each choice
+    once, but not while compiling.
 
     Args:
         input: (B, C_in, H, W).
-        weight: (C_out, C_in / groups, K) of any K, in the dtype that is computed in.
+        weight: (C_out, C_in / groups, K) of any K, in the dtype of the computation.
         axis: 'h' or 'w'.
         table: 'auto', or the path of a table.
 
@@ -80,7 +79,7 @@ def choose_backend(input: Tensor, weight: Tensor, *, axis: str, table: str = 'au
 
 
 def _nearest(lengths: Sequence[int], n: int) -> int:
-    """The one of the smallest ratio to n; of ascending ``lengths``."""
+    """The one of ascending ``lengths`` with the smallest ratio to n."""
     for length, longer in itertools.pairwise(lengths):
         if n * n <= length * longer:
             return length
@@ -88,10 +87,10 @@ def _nearest(lengths: Sequence[int], n: int) -> int:
 
 
 def load_table(path: str) -> Table:
-    """Read a table, once, for :func:`choose_backend` to know it, when it is compiled too.
+    """Read a table once, and keep it for :func:`choose_backend`, which may be compiled.
 
     Raises:
-        ValueError: if there is none, or a row is missing or names what is no backend.
+        ValueError: if the file cannot be read, lacks a row or names an unknown backend.
     """
     if path not in _tables:
         table = _read(path)
@@ -109,8 +108,8 @@ def _read(path: str) -> Table:
         table = {row: {int(n): text[row][n] for n in sorted(text[row], key=int)} for row in ROWS}
     except (OSError, ValueError, LookupError, TypeError) as error:
         raise ValueError(
-            f'{path} is no table of backends ({type(error).__name__}: {error}): '
-            'make one by tools/analysis/measure_backends.py'
+            f'{path} is not a table of backends ({type(error).__name__}: {error}): '
+            'make one with tools/analysis/measure_backends.py'
         ) from None
     for row, backends in table.items():
         if not backends or min(backends) < 1 or any(b not in BACKENDS for b in backends.values()):

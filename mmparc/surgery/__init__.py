@@ -1,5 +1,8 @@
-"""ParC inside any backbone: in place of its convolutions, or of its attention."""
+"""ParC inside any network of PyTorch: in place of its convolutions, or of its attention."""
 
-from .parcify import ParCify
+from mmparc.layers.token_mixer import TokenMixer
 
-__all__ = ['ParCify']
+from .attention import adopt, register_attention, register_feed_forward
+from .parcify import parcify
+
+__all__ = ['TokenMixer', 'adopt', 'parcify', 'register_attention', 'register_feed_forward']

@@ -1,10 +1,9 @@
-"""ParCify: ParC (arXiv 2203.03952) inside any convolutional backbone, or in place of attention.
+"""parcify: ParC (arXiv 2203.03952) inside any network, for convolutions or for attention.
 
-``backbone=dict(type='mmparc.ParCify', backbone=dict(type='mmpretrain.ResNeXt', depth=50))`` is that
-ResNeXt with ParC mixers for the spatial convolutions of its deep stages; with
-``replace='attention'`` those of a transformer take the place of its attention
-(:mod:`.attention`). With the settings of the published models it gives the networks of
-the backbones in :mod:`mmparc.models.backbones`.
+``mmparc.parcify(timm.create_model('resnet50'))`` is that network with ParC mixers for the spatial
+convolutions of its deep stages; with ``replace='attention'`` those of a transformer take the place
+of its attention (:mod:`.attention`). With the settings of the published models it gives the
+networks of the backbones in :mod:`mmparc.models.backbones`.
 """
 
 import logging
@@ -12,17 +11,16 @@ import re
 from collections.abc import Sequence
 from math import ceil
 
-from mmengine.logging import print_log
-from mmengine.registry import MODELS as ANY_MODELS
 from torch import nn
 
 from mmparc.layers import ParCMixer
 from mmparc.layers.exchange import mixer_groups
 from mmparc.layers.placement import check_no_stride, check_parc_starts, image_size
-from mmparc.registry import MODELS
 
 from .attention import exchange_attention
 from .stages import SpatialConv, Stage, find_stages
+
+logger = logging.getLogger(__name__)
 
 DEEP = 16  # the total stride from which the published models have ParC
 SHARE = 1 / 3  # of a stage's blocks, as in ParC-ConvNeXt
@@ -30,9 +28,8 @@ SHARE = 1 / 3  # of a stage's blocks, as in ParC-ConvNeXt
 Chosen = dict[int, list[list[SpatialConv]]]  # of each stage the blocks, of each its convolutions
 
 
-@MODELS.register_module()
-def ParCify(
-    backbone: dict | nn.Module,
+def parcify(
+    network: nn.Module,
     stages: int | Sequence[int] | None = None,
     share: float | Sequence[float] | None = None,
     replace: str = 'last',
@@ -43,12 +40,11 @@ def ParCify(
     resize: str = 'interpolate',
     backend: str = 'auto',
 ) -> nn.Module:
-    """Build a backbone and exchange convolutions or attention in it for ParC mixers.
+    """Exchange convolutions or attention in a network for ParC mixers.
 
-    It returns the backbone itself, so that names in state dicts, out_indices, get_layer_depth and
-    everything else stay, and pretrained weights load into what is left. A depthwise convolution
-    becomes a depthwise mixer, a full one a dense one, a grouped one a grouped one; all have a bias,
-    as those of the published models.
+    Names in state dicts and everything else stay, weights too, and pretrained weights load into
+    what is left. A depthwise convolution becomes a depthwise mixer, a full one a dense one, a
+    grouped one a grouped one; all have a bias, as those of the published models.
 
     Of convolutions, what can be exchanged is a ``torch.nn.Conv2d`` (or a subclass) with a kernel
     larger than 1, as many channels out as in, stride 1 and a map that keeps its size. Those with a
@@ -59,18 +55,14 @@ def ParCify(
     total stride and the same number of channels, in the order of execution. So papers' tables list
     them: four in a ResNet or ConvNeXt, seven in a MobileNetV2, each branch of an HRNet.
 
-    Attention is exchanged as a whole, in all blocks, for depthwise mixers; which backbones are
-    known and what else goes with it: :func:`mmparc.surgery.attention.exchange_attention`.
+    Attention is exchanged as a whole, in all blocks, for depthwise mixers; what else goes with it,
+    and how to add a class of attention: :mod:`mmparc.surgery.attention`.
 
-    Initial values: rules of the backbone's ``init_cfg`` for Conv2d hold for the ParC kernels too
-    that take a convolution's place. Where there are none, as with Pretrained, and in place of
-    attention, kernels and biases start as a Conv2d's, embeddings truncated normal with standard
-    deviation 0.02. What was frozen stays frozen.
+    New kernels and biases start as a Conv2d's, embeddings truncated normal with standard deviation
+    0.02. What was frozen stays frozen.
 
     Args:
-        backbone: the config of any backbone that takes (B, C, H, W), whose type may name its scope
-            ('mmdet.ResNet'), or a module. Pretrained weights are named in its own ``init_cfg``:
-            mmseg's older ``model.pretrained`` must be None.
+        network: any module that takes images (B, C, H, W).
         stages: the indices of the stages; by default those at a total stride of 16 or more.
         share: of the blocks of each chosen stage, the last that get ParC, rounded up: one number
             above 0 and up to 1, or one for each chosen stage; by default a third. A block that is
@@ -86,16 +78,16 @@ def ParCify(
             ParC-MobileNetV2.
         channel_attention: with 'attention' alone, whether each feed-forward network ends with
             ParC-Net's channel attention, which in training needs at least two images.
-        resize, backend: as in :class:`mmparc.models.ParCConv`.
+        resize, backend: as in :class:`mmparc.layers.ParCConv`.
 
     Returns:
-        The backbone.
+        The same network. For 'attention' it may be a new one with the parts of the given one, which
+        is then of no more use.
 
     Raises:
         ValueError: if an argument is wrong, there is nothing to exchange, ``parc_starts`` asks for
             a convolution that cannot be exchanged, a number of channels is odd, the attention is
-            of a kind that is not known, or the shapes in the backbone cannot be followed
-            (operations of C++ such as deformable convolutions).
+            of a class without an adapter, or the shapes in the network cannot be followed.
     """
     if parc_starts is not None and (stages is not None or share is not None):
         raise ValueError(
@@ -108,30 +100,26 @@ def ParCify(
         )
     if channel_attention and not attention:
         raise ValueError("channel_attention is for feed-forward networks: set replace='attention'")
+    if pos_embed not in ('all', 'first'):
+        raise ValueError(f"pos_embed must be 'all' or 'first', got {pos_embed!r}")
     try:
         re.compile(replace)
     except re.error as error:
         raise ValueError(
             f"replace must be 'last', 'all' or a regular expression, got {replace!r}: {error}"
         ) from error
-    if not isinstance(backbone, nn.Module):
-        backbone = ANY_MODELS.build(backbone)
+    size = image_size(img_size)
     if attention:
-        exchange_attention(
-            backbone, image_size(img_size), pos_embed, channel_attention, resize, backend
-        )
-        return backbone
+        return exchange_attention(network, size, pos_embed, channel_attention, resize, backend)
 
-    if pos_embed not in ('all', 'first'):
-        raise ValueError(f"pos_embed must be 'all' or 'first', got {pos_embed!r}")
-    found = find_stages(backbone, image_size(img_size))
+    found = find_stages(network, size)
     if parc_starts is None:
         chosen = _choose_by_share(found, stages, SHARE if share is None else share, replace)
     else:
         chosen = _choose_by_starts(found, parc_starts, replace)
     if not any(convs for blocks in chosen.values() for convs in blocks):
         raise ValueError(
-            f'nothing to exchange in {type(backbone).__name__} with stages={stages}, '
+            f'nothing to exchange in {type(network).__name__} with stages={stages}, '
             f'share={share}, replace={replace!r}, parc_starts={parc_starts}: choose others among '
             f'{_list(found)}'
         )
@@ -145,14 +133,13 @@ def ParCify(
                 mixers[conv.conv] = _mixer_for(
                     conv, pos_embed=embedded, resize=resize, backend=backend
                 )
-    for parent in list(backbone.modules()):
-        for name, child in parent._modules.items():  # named_children leaves out second names
-            if child in mixers:
-                setattr(parent, name, mixers[child])
-    _extend_init_cfg(backbone)
+    for name, module in list(network.named_modules(remove_duplicate=False)):
+        if module in mixers:
+            parent, _, key = name.rpartition('.')
+            setattr(network.get_submodule(parent), key, mixers[module])
     for index, blocks in chosen.items():
         _report(index, found[index], [convs for convs in blocks if convs])
-    return backbone
+    return network
 
 
 def _choose_by_share(
@@ -222,31 +209,12 @@ def _mixer_for(found: SpatialConv, **options) -> ParCMixer:
     mixer.to(conv.weight)
     mixer.train(conv.training)
     if not conv.weight.requires_grad:
-        print_log(
-            f'ParCify: {found.name} is frozen, so its ParC will stay as it begins: lower the '
-            "backbone's frozen_stages, or leave it out by stages",
-            logger='current',
-            level=logging.WARNING,
+        logger.warning(
+            'parcify: %s is frozen, so its ParC stays at its initial values: leave it out by '
+            'stages, or freeze less',
+            found.name,
         )
     return mixer.requires_grad_(conv.weight.requires_grad)  # the stage may be frozen already
-
-
-def _extend_init_cfg(backbone: nn.Module) -> None:
-    """Have the rules for Conv2d, which know layers by the names of their classes, hold for ParC."""
-    for module in backbone.modules():
-        rules = getattr(module, 'init_cfg', None)
-        if isinstance(rules, dict):  # one stays one: backbones ask whether theirs is Pretrained
-            module.init_cfg = _extended(rules)
-        elif rules:
-            module.init_cfg = [_extended(rule) for rule in rules]
-
-
-def _extended(rule: dict) -> dict:
-    layers = rule.get('layer') or []
-    layers = [layers] if isinstance(layers, str) else list(layers)
-    if 'Conv2d' not in layers or 'ParCConv' in layers:
-        return rule
-    return {**rule, 'layer': [*layers, 'ParCConv']}
 
 
 def _report(index: int, stage: Stage, blocks: list[list[SpatialConv]]) -> None:
@@ -260,10 +228,9 @@ def _report(index: int, stage: Stage, blocks: list[list[SpatialConv]]) -> None:
         what = f'{kind}, {channels} channels, kernels of {height} along H and {width} along W'
         kinds.setdefault(what, []).append(found.name)
     exchanged = '; '.join(f'{", ".join(names)} ({what})' for what, names in kinds.items())
-    print_log(
-        f'ParCify: stage {index} (stride {stage.stride}, {stage.channels} channels), '
-        f'{len(blocks)} of {len(stage.blocks)} blocks: {exchanged}',
-        logger='current',
+    logger.info(
+        'parcify: stage %d (stride %d, %d channels), %d of %d blocks: %s',
+        *(index, stage.stride, stage.channels, len(blocks), len(stage.blocks), exchanged),
     )
 
 

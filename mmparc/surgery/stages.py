@@ -1,6 +1,6 @@
-"""The stages of any convolutional backbone, as papers' tables list them, and what lies in them.
+"""The stages of any convolutional network, as papers' tables list them, and what lies in them.
 
-Found by following one image's shape through the backbone, so that nothing needs to be known of its
+Found by following one image's shape through the network, so that nothing needs to be known of its
 family; so are the places of attention in :mod:`mmparc.surgery.attention`. Resolutions and sizes are
 (height, width).
 """
@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.func import functional_call
 
 from mmparc.layers.exchange import is_spatial
 
@@ -23,7 +23,7 @@ class SpatialConv:
     """A convolution that mixes positions and keeps the number of channels.
 
     Attributes:
-        name: in the backbone.
+        name: in the network.
         conv: the module.
         received: the resolution of its input.
         returned: that of its output.
@@ -65,8 +65,8 @@ class _Call(NamedTuple):
     returned: tuple[int, ...] | None
 
 
-def find_stages(backbone: nn.Module, img_size: tuple[int, int]) -> list[Stage]:
-    """The stages of a backbone with their blocks, in the order of execution.
+def find_stages(network: nn.Module, img_size: tuple[int, int]) -> list[Stage]:
+    """The stages of a network with their blocks, in the order of execution.
 
     A block of a spatial convolution (kernel larger than 1, as many channels out as in) is the
     innermost module around it that is called and holds at least two convolutions or linear layers.
@@ -77,14 +77,14 @@ def find_stages(backbone: nn.Module, img_size: tuple[int, int]) -> list[Stage]:
     chains of strided convolutions between HRNet's branches).
 
     Args:
-        backbone: any module that takes images; neither it nor random states are changed.
+        network: any module that takes images; neither it nor random states are changed.
         img_size: of the image followed. Total strides are told apart as far as it allows.
 
     Raises:
         ValueError: if the shapes cannot be followed.
     """
-    calls = _calls(backbone, img_size)
-    modules = dict(backbone.named_modules())
+    calls = _calls(network, img_size)
+    modules = dict(network.named_modules())
     executed = [name for name in calls if isinstance(modules[name], nn.Conv2d)]
     convs = {}
     for name in executed:
@@ -124,41 +124,43 @@ def find_stages(backbone: nn.Module, img_size: tuple[int, int]) -> list[Stage]:
     return list(stages.values())
 
 
-def follow(backbone: nn.Module, img_size: tuple[int, int]) -> None:
-    """Send the shape of one image of this size through a backbone in evaluation mode.
+def follow(network: nn.Module, img_size: tuple[int, int]) -> None:
+    """Send the shape of one image of this size through a network in evaluation mode.
 
-    This is no forward pass: fake tensors have shapes and no values. Nothing is computed, no memory
-    taken, no random number drawn and no running statistic changed, and it takes a second or two
-    whatever the size of the image. Hooks see the shapes.
+    All tensors are on torch's meta device, which has shapes and no values: nothing is computed, no
+    memory taken, no random number drawn and no running statistic changed. Hooks see the shapes.
 
     Raises:
-        ValueError: if the backbone has no convolution, or its shapes cannot be followed.
+        ValueError: if the network has no convolution, or its shapes cannot be followed.
     """
-    first = next((m for m in backbone.modules() if isinstance(m, nn.Conv2d)), None)
+    first = next((m for m in network.modules() if isinstance(m, nn.Conv2d)), None)
     if first is None:
-        raise ValueError(f'{type(backbone).__name__} has no Conv2d: ParC has nothing to replace')
+        raise ValueError(f'{type(network).__name__} has no Conv2d: ParC has nothing to replace')
+    tensors = {
+        name: torch.empty_like(tensor, device='meta')
+        for name, tensor in (*network.named_parameters(), *network.named_buffers())
+    }
     # By hand: backbones' own train() freezes stages.
-    modes = {m: m.training for m in backbone.modules()}
+    modes = {m: m.training for m in network.modules()}
     try:
         for module in modes:
             module.training = False
-        with torch.no_grad(), FakeTensorMode(allow_non_fake_inputs=True):
-            weight = first.weight
-            shape = 1, first.in_channels, *img_size
-            backbone(torch.empty(shape, dtype=weight.dtype, device=weight.device))
-    except RuntimeError as error:
+        with torch.no_grad(), torch.device('meta'):
+            image = torch.empty(1, first.in_channels, *img_size, dtype=first.weight.dtype)
+            functional_call(network, tensors, (image,))
+    except (RuntimeError, AssertionError) as error:
         reason = str(error).partition('\n')[0]
         raise ValueError(
-            f'the shapes in {type(backbone).__name__} cannot be followed for an image of '
-            f'{img_size} (an operation that fake tensors do not know, such as a deformable '
-            f'convolution, or too small an image); leave that out or change img_size: {reason}'
+            f'the shapes in {type(network).__name__} cannot be followed for an image of {img_size} '
+            '(too small an image, or an operation without a meta kernel); change img_size or leave '
+            f'that operation out: {reason}'
         ) from error
     finally:
         for module, mode in modes.items():
             module.training = mode
 
 
-def _calls(backbone: nn.Module, img_size: tuple[int, int]) -> dict[str, _Call]:
+def _calls(network: nn.Module, img_size: tuple[int, int]) -> dict[str, _Call]:
     """The shapes of each module's first call, in the order in which the calls ended."""
     calls: dict[str, _Call] = {}
 
@@ -168,9 +170,9 @@ def _calls(backbone: nn.Module, img_size: tuple[int, int]) -> dict[str, _Call]:
 
         return hook
 
-    hooks = [m.register_forward_hook(note(name)) for name, m in backbone.named_modules() if name]
+    hooks = [m.register_forward_hook(note(name)) for name, m in network.named_modules() if name]
     try:
-        follow(backbone, img_size)
+        follow(network, img_size)
     finally:
         for hook in hooks:
             hook.remove()
@@ -190,7 +192,7 @@ def _within(name: str, module: str) -> bool:
 
 
 def _ancestors(name: str) -> list[str]:
-    """The modules around it, innermost first, without the backbone itself."""
+    """The modules around it, innermost first, without the network itself."""
     parts = name.split('.')
     return ['.'.join(parts[:i]) for i in range(len(parts) - 1, 0, -1)]
 

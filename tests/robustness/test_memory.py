@@ -13,7 +13,8 @@ from helpers import run_tool
 
 from mmparc.layers import ParCConv, ParCMixer
 from mmparc.layers.kernel_cache import LENGTHS
-from mmparc.ops import BACKENDS, choose_backend, fft, parc, select
+from mmparc.ops import BACKENDS, choose_backend, parc, select
+from mmparc.ops.backends import fft
 
 MIB = 1 << 20
 BOUND = 16  # MiB between a run's second quarter and its last; oneDNN and malloc take some
@@ -91,7 +92,7 @@ def test_what_auto_remembers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
 
 
 def test_plans_of_cufft() -> None:
-    """tests/test_ops/test_select.py has the bound without a GPU."""
+    """tests/ops/test_select.py has the bound without a GPU."""
     if not torch.cuda.is_available():
         pytest.skip('only on a GPU')
     plans = torch.backends.cuda.cufft_plan_cache[torch.device('cuda', 0)]

@@ -10,7 +10,8 @@ import pytest
 import torch
 from helpers import ROOT, run_tool
 
-from mmparc.ops import exported, resize_taps
+from mmparc.ops import resize_taps
+from mmparc.ops.backends import exported
 
 CONFIGS = {
     'cls': ROOT / 'configs/cls/convnext/parc-convnext-micro_toy.py',

@@ -1,12 +1,12 @@
 """The ParC block and the local-global unit around it, of ParC-Net (ECCV 2022, arXiv 2203.03952).
 
 A block mixes the whole map: one half of its channels along H and then along W, the other half along
-W and then along H; a feed-forward network with channel attention follows. A unit places its blocks
-between a local convolution and a fusion with its own input, where MobileViT has its transformer,
-and its parts bear the names of that one. Maps are (B, C, H, W) of any size.
+W and then along H; a feed-forward network with channel attention follows. A unit has its blocks
+between a local convolution and a fusion with its own input, where MobileViT has its transformer.
+Its parts have MobileViT's names. Maps are (B, C, H, W) of any size.
 
-In training a block's channel attention normalizes one value per image and channel, so it takes at
-least two images at a time; torch refuses one.
+A block's channel attention normalizes one value per image and channel, so training needs at least
+two images in a batch.
 """
 
 from math import gcd
@@ -86,7 +86,7 @@ class ParCBlock(nn.Module):
         kernel_size: (K along H, K along W).
         pos_embed: whether position embeddings are added.
         resize, backend: as in :class:`ParCConv`.
-        with_cp: whether activations are computed again in the backward pass.
+        with_cp: whether to compute activations again in the backward pass, to save memory.
         drop_rate: of the feed-forward network's output.
 
     Raises:
@@ -140,7 +140,7 @@ class LocalGlobalUnit(nn.Module):
         kernel_size: (K along H, K along W).
         fusion: 'concat', or 'sum' of the blocks' output and the unit's input.
         resize, backend: as in :class:`ParCConv`.
-        with_cp: whether the blocks' activations are computed again in the backward pass.
+        with_cp: whether the blocks compute their activations again in the backward pass.
 
     Raises:
         ValueError: if ``fusion`` is unknown or ``inner_channels`` odd.

@@ -26,24 +26,22 @@ class ParCConvNeXt(ConvNeXt):
     Args:
         arch: a name of ``arch_settings``, or a dict of 'depths' and 'channels'.
         parc_starts: for each stage the index of its first ParC block; a stage's depth means none.
-            By default the published choice: none in the first stages, the last third (rounded up)
-            of the blocks in the last two; (3, 3, 6, 2) for depths (3, 3, 9, 3).
-        img_size: the training resolution, one number or (height, width). It gives the kernels'
-            lengths: each stage's own resolution at that size.
-        pos_embed: whether the mixers have position embeddings; without them the network tells how
-            much they matter, and nothing published is like that.
-        resize: how kernels follow maps of other lengths, see :func:`mmparc.ops.resize_taps`.
-        backend: as in :class:`mmparc.models.ParCConv`.
+            By default the last third (rounded up) of the blocks in the last two stages, as
+            published: (3, 3, 6, 2) for depths (3, 3, 9, 3).
+        img_size: the training resolution, one number or (height, width). The kernels get the
+            lengths of each stage's map at that size.
+        pos_embed: whether the mixers have position embeddings, as all published models do.
+        resize, backend: as in :class:`mmparc.ParCConv`.
         stem_patch_size: the stride of the stem.
-        frozen_stages: how many stages, from the first on, keep their parameters.
+        frozen_stages: how many stages, from the first on, are frozen.
         init_cfg: by default as ConvNeXt's, with the ParC kernels among the convolutions:
             truncated normal with standard deviation 0.02, biases 0.
-        **kwargs: everything else that mmpretrain's ConvNeXt takes (out_indices, drop_path_rate,
+        **kwargs: mmpretrain's ConvNeXt's other arguments (out_indices, drop_path_rate,
             layer_scale_init_value, gap_before_final_norm, with_cp, ...).
 
     Raises:
-        ValueError: if ``parc_starts`` does not fit the depths, or ``img_size`` leaves a ParC stage
-            without a pixel.
+        ValueError: if ``parc_starts`` does not fit the depths, or ``img_size`` is too small for a
+            ParC stage.
     """
 
     arch_settings = {
@@ -86,4 +84,4 @@ class ParCConvNeXt(ConvNeXt):
                     resize=resize,
                     backend=backend,
                 )
-        self._freeze_stages()  # the mixers came after the parent froze its stages
+        self.train()  # freezes the mixers too: the parent froze its stages before they came

@@ -27,25 +27,21 @@ class ParCMobileNetV2(MobileNetV2):
     """MobileNetV2 with ParC mixers; takes images of any size, (B, 3, H, W).
 
     Args:
-        widen_factor: what all widths are multiplied with.
+        widen_factor: multiplies all widths.
         parc_starts: for each of the seven stages the index of its first ParC block; a stage's
-            depth means none. By default the published choice for depths (1, 2, 3, 4, 3, 3, 1).
-        img_size: the training resolution, one number or (height, width). It gives the kernels'
-            lengths: each stage's own resolution at that size.
-        pos_embed: whether each stage's first mixer has position embeddings; without them the
-            network tells how much they matter, and nothing published is like that.
-        resize: how kernels follow maps of other lengths, see :func:`mmparc.ops.resize_taps`.
-        backend: as in :class:`mmparc.models.ParCConv`.
-        strides: of the seven stages behind the stem of stride 2; by default MobileNetV2's,
+            depth means none. The depths are (1, 2, 3, 4, 3, 3, 1).
+        img_size, resize, backend: as in :class:`ParCConvNeXt`.
+        pos_embed: whether each stage's first mixer has position embeddings, as published.
+        strides: of the seven stages after the stem, which has stride 2; by default MobileNetV2's,
             (1, 2, 2, 2, 1, 2, 1).
         init_cfg: by default as MobileNetV2's, with the ParC kernels among the convolutions:
             Kaiming normal with fan out, biases 0.
-        **kwargs: everything else that mmpretrain's MobileNetV2 takes (out_indices, frozen_stages,
-            norm_eval, with_cp, ...).
+        **kwargs: mmpretrain's MobileNetV2's other arguments (out_indices, frozen_stages, norm_eval,
+            with_cp, ...).
 
     Raises:
-        ValueError: if ``parc_starts`` does not fit the depths, or would replace a convolution that
-            has a stride; if there is not one of ``strides`` for each stage.
+        ValueError: if ``parc_starts`` does not fit the depths or would replace a convolution with a
+            stride, or if ``strides`` are not seven.
     """
 
     def __init__(
@@ -88,19 +84,15 @@ class ParCMobileNetV2(MobileNetV2):
                 )
 
     def get_layer_depth(self, param_name: str, prefix: str = '') -> tuple[int, int]:
-        """Which layer a parameter is in, for layer-wise learning-rate decay.
+        """The depth of a parameter and the number of depths, for layer-wise learning-rate decay.
 
         The stem, each of the seven stages and the final 1x1 are one layer each, and everything
-        outside the backbone is the last: ten layers, as few as those of mmpretrain's ConvNeXt and
-        ResNet, so that rates of decay mean about the same here. By blocks there would be twenty,
-        and a decay of 0.8 would leave the stem 1 % of the learning rate instead of 13 %.
+        outside the backbone is the last: ten layers, about as many as mmpretrain counts in ConvNeXt
+        and ResNet, so that decay rates mean about the same.
 
         Args:
             param_name: the parameter's name.
-            prefix: what the names of the backbone's parameters begin with.
-
-        Returns:
-            The index of its layer, and how many layers there are.
+            prefix: the prefix of the backbone's parameters.
         """
         layers = ['conv1', *self.layers]
         inside = param_name.startswith(prefix)

@@ -1,7 +1,7 @@
 """ParC-MobileViT: MobileViT with ParC in place of attention (arXiv 2210.04020).
 
-Everything but that is mmpretrain's MobileViT, as it is not in ParC-Net, which has its outline but
-blocks and widths of its own. What goes with the attention: :mod:`mmparc.surgery.attention`.
+All else is mmpretrain's MobileViT; :mod:`mmparc.surgery.attention` says what goes with the
+attention. ParC-Net has MobileViT's outline, but its own blocks and widths.
 """
 
 from mmpretrain.models import MobileViT
@@ -17,10 +17,10 @@ class ParCMobileViT(MobileViT):
 
     Args:
         arch: as in mmpretrain's: 'small', 'x_small', 'xx_small' or a list.
-        img_size: the training resolution, one number or (height, width). It gives the kernels'
-            lengths: the resolution of each block with attention at that size.
-        channel_attention, pos_embed, resize, backend: as in :func:`mmparc.models.ParCify`.
-        **kwargs: everything else that mmpretrain's takes (out_indices, frozen_stages, ...).
+        img_size: the training resolution, one number or (height, width). The kernels get the
+            lengths of each block's map at that size.
+        channel_attention, pos_embed, resize, backend: as in :func:`mmparc.parcify`.
+        **kwargs: mmpretrain's MobileViT's other arguments (out_indices, frozen_stages, ...).
 
     Raises:
         ValueError: if a width is odd or an argument unknown.

@@ -23,29 +23,24 @@ class ParCResNet(ResNet):
     """ResNet with dense ParC mixers; takes images of any size, (B, 3, H, W).
 
     A mixer replaces a block's ``conv2`` (the 3x3 of a bottleneck, the second one of a basic block)
-    with its dilation, which has no meaning for a kernel as long as the map.
+    and drops its dilation, which has no meaning for a kernel as long as the map.
 
     ParC kernels start Kaiming normal with fan out, as all convolutions here; their biases keep
-    PyTorch's default, as in the published code. ``zero_init_residual`` keeps mmpretrain's default,
-    True: the last norm of each block starts at 0, of which the published code has nothing.
+    PyTorch's default, as in the published code. Unlike there, ``zero_init_residual`` keeps
+    mmpretrain's default, True: the last norm of each block starts at 0.
 
     Args:
         depth: 18, 34, 50, 101 or 152.
         parc_starts: for each stage the index of its first ParC block; a stage's depth means none.
-            By default the published choice: the last half of stage 3, the last third of stage 4,
-            both rounded up, and none before; (3, 4, 3, 2) for depth 50.
-        img_size: the training resolution, one number or (height, width). It gives the kernels'
-            lengths: each stage's own resolution at that size and these ``strides``.
-        pos_embed: whether the mixers have position embeddings; without them the network tells how
-            much they matter, and nothing published is like that.
-        resize: how kernels follow maps of other lengths, see :func:`mmparc.ops.resize_taps`.
-        backend: as in :class:`mmparc.models.ParCConv`.
-        **kwargs: everything else that mmpretrain's ResNet takes (strides, dilations, out_indices,
-            style, deep_stem, frozen_stages, norm_eval, with_cp, ...).
+            By default the last half of stage 3 and the last third of stage 4, both rounded up, as
+            published: (3, 4, 3, 2) for depth 50.
+        img_size, pos_embed, resize, backend: as in :class:`ParCConvNeXt`.
+        **kwargs: mmpretrain's ResNet's other arguments (strides, dilations, out_indices, style,
+            deep_stem, frozen_stages, norm_eval, with_cp, ...).
 
     Raises:
-        ValueError: if ``parc_starts`` does not fit the depths, or would replace a convolution that
-            has a stride.
+        ValueError: if ``parc_starts`` does not fit the depths or would replace a convolution with a
+            stride.
     """
 
     def __init__(
@@ -75,7 +70,7 @@ class ParCResNet(ResNet):
                 block.conv2 = ParCMixer(
                     block.mid_channels,
                     kernel_size,
-                    dense=True,
+                    groups=1,
                     pos_embed=pos_embed,
                     resize=resize,
                     backend=backend,
@@ -83,20 +78,17 @@ class ParCResNet(ResNet):
                 # Here and not by a rule of init_cfg, which would zero the biases.
                 for conv in (block.conv2.conv_h, block.conv2.conv_w):
                     nn.init.kaiming_normal_(conv.weight, mode='fan_out', nonlinearity='relu')
-        self._freeze_stages()  # the mixers came after the parent froze its stages
+        self.train()  # freezes the mixers too: the parent froze its stages before they came
 
     def get_layer_depth(self, param_name: str, prefix: str = '') -> tuple[int, int]:
-        """The depth of a parameter, for layer-wise decay of the learning rate.
+        """The depth of a parameter and the number of depths, for layer-wise learning-rate decay.
 
-        As the parent counts; where it cannot (depth 18, fewer than three stages), a stage is a
-        layer: the stem is 0, the stages are 1, 2, ..., and the last is what comes after them.
+        The parent counts them, except for depth 18 and fewer than three stages, which it does not
+        support. There the stem is 0, the stages are 1, 2, ..., and what comes after them is last.
 
         Args:
             param_name: the parameter's name.
-            prefix: what the backbone's own parameters' names begin with.
-
-        Returns:
-            The depth, and the number of depths.
+            prefix: the prefix of the backbone's parameters.
         """
         if self.depth != 18 and self.num_stages > 2:
             return super().get_layer_depth(param_name, prefix)

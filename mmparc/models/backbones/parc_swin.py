@@ -37,7 +37,7 @@ class ParCSwinTransformer(SwinTransformer):
         backend: str = 'auto',
         **kwargs,
     ) -> None:
-        super().__init__(arch=arch, img_size=img_size, **kwargs)
+        super().__init__(arch=arch, img_size=img_size, **{**kwargs, 'use_abs_pos_embed': False})
         exchange_attention(
             self, image_size(img_size), pos_embed, channel_attention, resize, backend
         )

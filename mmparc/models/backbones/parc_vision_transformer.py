@@ -5,7 +5,7 @@ Everything but that is mmpretrain's VisionTransformer. What of it goes with the 
 """
 
 from mmparc.layers.placement import image_size
-from mmparc.layers.token_mixer import MapVisionTransformer
+from mmparc.models.adapters.mmpretrain import MapVisionTransformer
 from mmparc.registry import MODELS
 from mmparc.surgery.attention import exchange_attention
 
@@ -38,6 +38,7 @@ class ParCVisionTransformer(MapVisionTransformer):
         **kwargs,
     ) -> None:
         super().__init__(arch=arch, img_size=img_size, **kwargs)
+        self.drop_tokens()
         exchange_attention(
             self, image_size(img_size), pos_embed, channel_attention, resize, backend
         )

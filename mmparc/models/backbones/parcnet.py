@@ -1,10 +1,9 @@
 """ParC-Net (ECCV 2022, arXiv 2203.03952): MobileViT's outline with ParC blocks.
 
-The stem and inverted residuals are mmpretrain's, as in its MobileViT; the reference's network for
-256 x 256 images takes maps of any size here, and its H kernels follow the height, its W kernels the
-width. Its head is no part of the backbone: global average, dropout 0.2 and a linear layer that
-starts truncated normal with standard deviation 0.02 (mmpretrain's LinearClsHead has no dropout and
-starts at 0.01 unless its init_cfg says otherwise).
+The stem and inverted residuals are mmpretrain's, as in its MobileViT. The reference's network takes
+256 x 256 images; this one takes maps of any size. The published head is a global average, dropout
+0.2 and a linear layer that starts truncated normal with standard deviation 0.02; mmpretrain's
+LinearClsHead has no dropout and starts at 0.01 unless its init_cfg says otherwise.
 """
 
 from collections.abc import Sequence
@@ -15,7 +14,6 @@ from mmpretrain.models.backbones import mobilenet_v2
 from mmpretrain.models.backbones.base_backbone import BaseBackbone
 from mmpretrain.models.utils import make_divisible
 from torch import Tensor
-from torch.nn.modules.batchnorm import _BatchNorm
 
 from mmparc.layers.placement import image_size
 from mmparc.layers.recompute import recompute
@@ -23,7 +21,7 @@ from mmparc.registry import MODELS
 
 from .local_global import BN, SILU, LocalGlobalUnit
 
-# The ParC kernels and embeddings, no Conv2d, keep the values that they are made with.
+# No rule for the ParC kernels and embeddings: they keep their first values.
 INIT_CFG = [
     dict(type='Kaiming', layer=['Conv2d']),
     dict(type='Constant', val=1, layer=['_BatchNorm']),
@@ -59,24 +57,21 @@ class ParCNet(BaseBackbone):
             and width, the widths of layers 1 to 5, and for layers 3 to 5 the width of the ParC
             blocks, their number and the hidden width of their feed-forward networks; 'concat' or
             'sum' for the fusion.
-        img_size: the training resolution, one number or (height, width). It gives the kernels'
-            lengths: each layer's own resolution at that size.
-        output_stride: 32, or 16 for segmentation: layer 5 then has layer 4's resolution, with no
-            convolution dilated for it (ParC sees the whole map as before). Checkpoints of either
-            load into the other, the kernels resized.
-        resize: how kernels follow maps of other lengths, see :func:`mmparc.ops.resize_taps`.
-        backend: as in :class:`mmparc.models.ParCConv`.
+        img_size, resize, backend: as in :class:`ParCConvNeXt`.
+        output_stride: 32, or 16 for segmentation: layer 5 then has layer 4's resolution. No
+            convolution is dilated for that, since ParC sees the whole map. Checkpoints of either
+            stride load into the other.
         out_indices: which outputs to return; 0 to 4 are layers 1 to 5, 5 the final 1x1 convolution.
-            Parts after the last of them are not run and not trained, but kept, so that a state
-            dict fits whatever the outputs.
+            Parts after the last of them do not run and are frozen, but exist, so that a state dict
+            fits any choice of outputs.
         frozen_stages: -1 for none, 0 for the stem, i for the stem and layers 1 to i. Unlike
             mmpretrain's MobileNetV2, which freezes the stem's parameters only, frozen parts keep
             their running statistics too.
-        with_cp: whether the ParC blocks' and inverted residuals' activations are computed again in
-            the backward pass, to save memory. Gradients and running statistics stay the same.
+        with_cp: whether ParC blocks and inverted residuals compute their activations again in the
+            backward pass, to save memory. Gradients and running statistics stay the same.
         norm_eval: whether batch norms keep their running statistics in training.
-        init_cfg: by default convolutions Kaiming normal (fan out). ParC kernels start as a Conv2d's
-            do in PyTorch and embeddings standard normal, whatever it says of Conv2d.
+        init_cfg: by default convolutions start Kaiming normal (fan out). ParC kernels start with
+            PyTorch's default for Conv2d and embeddings standard normal, whatever its rules.
 
     Raises:
         ValueError: if ``arch`` is unknown or its keys or lengths do not fit, or an index is out of
@@ -190,22 +185,19 @@ class ParCNet(BaseBackbone):
         self._freeze()
         if mode and self.norm_eval:
             for module in self.modules():
-                if isinstance(module, _BatchNorm):
+                if isinstance(module, nn.BatchNorm2d | nn.SyncBatchNorm):
                     module.eval()
         return self
 
     def get_layer_depth(self, param_name: str, prefix: str = '') -> tuple[int, int]:
-        """The depth of a parameter, for layer-wise decay of the learning rate.
+        """The depth of a parameter and the number of depths, for layer-wise learning-rate decay.
 
         The stem is 0, layers 1 to 5 are 1 to 5, the final 1x1 convolution 6 and what comes after
         the backbone 7.
 
         Args:
             param_name: the parameter's name.
-            prefix: what the backbone's own parameters' names begin with.
-
-        Returns:
-            The depth, and the number of depths.
+            prefix: the prefix of the backbone's parameters.
         """
         depths = len(self.layers) + 3
         if not param_name.startswith(prefix):
@@ -216,7 +208,7 @@ class ParCNet(BaseBackbone):
         return (int(index) + 1 if part == 'layers' else depths - 2), depths
 
     def _freeze(self) -> None:
-        """The stages asked for, and what no output depends on."""
+        """Freeze the chosen stages, and what no output depends on."""
         last = max(self.out_indices)
         for i, part in enumerate([self.stem, *self.layers, self.conv_1x1_exp]):
             if i <= self.frozen_stages:

@@ -2,7 +2,7 @@
 
 Output row i reads row m through tap (m - i) mod n, and m - i lies between 1 - n and n - 1. So the
 circular correlation is a zero-padded one with the 2n - 1 taps w[1], ..., w[n-1], w[0], ..., w[n-1].
-Where its gradients cannot be had so, the map is wrapped around after all.
+Where oneDNN's gradients of that are wrong, the map is wrapped around instead.
 """
 
 import torch
@@ -10,17 +10,17 @@ import torch.nn.functional as F
 from torch import Tensor
 
 # oneDNN's AVX-512 gradients of a convolution that is not depthwise write out of bounds where it
-# pads by 9 or more (seen with torch 2.12.1); up to so many of the 2n - 1 taps none was seen to.
+# pads by 9 or more (seen with torch 2.12.1). With up to 13 of the 2n - 1 taps they are right.
 SAFE_TAPS = 13
 
 
 def prepare(taps: Tensor, axis: str, groups: int) -> Tensor:
-    """(C_out, C_in / groups, n) to (C_out, C_in / groups, 2n - 1, 1)."""
+    """The kernel, (C_out, C_in / groups, 2n - 1, 1)."""
     return torch.cat([taps[..., 1:], taps], -1).unsqueeze(-1)
 
 
 def prepare_offset(offset: Tensor, kernel: Tensor, axis: str, groups: int) -> Tensor:
-    """(C_out, n) to (C_out, n, 1)."""
+    """(C_out, n, 1)."""
     return offset.unsqueeze(-1)
 
 
@@ -32,7 +32,6 @@ def correlate(
     groups: int,
     out: Tensor | None = None,
 ) -> Tensor:
-    """(B, C_in, H, W) to (B, C_out, H, W)."""
     differentiated = torch.is_grad_enabled() and (input.requires_grad or kernel.requires_grad)
     if differentiated and groups < input.shape[1] and kernel.shape[2] > SAFE_TAPS:
         return _with_map_wrapped(input, kernel, offset, axis, groups)

@@ -1,8 +1,8 @@
 """Backend 'matmul': the n x n circulant matrix of each kernel, as a batched matrix product.
 
 Along H the matrix stands left of the map. Along W it stands right of it, transposed, so that map
-and product lie in memory as they are; but BLAS is slow with a right side of few columns, so a short
-matrix stands left there too, of the transposed map.
+and product keep their memory layout. BLAS is slow with a right side of few columns, so there a
+short matrix stands left too, of the transposed map.
 """
 
 import torch
@@ -16,9 +16,9 @@ RIGHT = 16
 def circulant(taps: Tensor) -> Tensor:
     """(..., n) taps to (..., n, n) matrices M with M[i, m] = taps[(m - i) mod n].
 
-    Row i is the window that starts at n - i in the doubled taps: a view and a flip, so that the
-    gradient needs no scattered accumulation, as that of an indexed gather does. Of half precision
-    that gradient, a sum over n, is computed in float32.
+    Row i is the window that starts at n - i in the doubled taps: a view and a flip, whose gradient
+    needs no scattered accumulation, as that of a gather does. In half precision that gradient, a
+    sum over n, is computed in float32.
     """
     if taps.requires_grad and taps.dtype in (torch.float16, torch.bfloat16):
         return circulant(taps.float()).to(taps.dtype)
@@ -27,10 +27,7 @@ def circulant(taps: Tensor) -> Tensor:
 
 
 def prepare(taps: Tensor, axis: str, groups: int) -> Tensor:
-    """(C_out, C_in / groups, n) to a matrix a group, of all pairs of channels and positions.
-
-    (groups, C_out / groups * n, C_in / groups * n), or transposed where it stands right.
-    """
+    """(groups, C_out / groups * n, C_in / groups * n), transposed where it stands right."""
     if _stands_right(axis, taps.shape[-1]):
         # The transposed matrix is that of the taps in reverse order, the first staying the first.
         m = circulant(taps.flip(-1).roll(1, -1)).unflatten(0, (groups, -1))
@@ -40,7 +37,7 @@ def prepare(taps: Tensor, axis: str, groups: int) -> Tensor:
 
 
 def prepare_offset(offset: Tensor, matrix: Tensor, axis: str, groups: int) -> Tensor:
-    """(C_out, n) to what is added to each column of the product, or each row."""
+    """What is added to each column of the product, or to each row."""
     right = _stands_right(axis, offset.shape[1])
     return offset.reshape(groups, 1, -1) if right else offset.reshape(groups, -1, 1)
 
@@ -53,7 +50,7 @@ def correlate(
     groups: int,
     out: Tensor | None = None,
 ) -> Tensor:
-    """(B, C_in, H, W) to (B, C_out, H, W), a view of another order of the axes if B > 1."""
+    """If B > 1 the result is a view with its axes in another order in memory."""
     b, c, h, w = input.shape
     x = input.view(b, groups, c // groups, h, w)
     if axis == 'h':
@@ -75,7 +72,7 @@ def _stands_right(axis: str, n: int) -> bool:
 
 
 def _as_product(out: Tensor | None, shape: tuple[int, ...]) -> Tensor | None:
-    """``out`` as the product's, if it lies in memory as that does: if it is that of one image."""
+    """``out`` in the product's shape, if it has its memory layout, as it has for one image."""
     one = out is not None and out.shape[0] == 1 and out.is_contiguous()
     return out.view(shape) if one else None
 

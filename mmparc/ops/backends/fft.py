@@ -1,13 +1,12 @@
 """Backend 'fft', which is Fast-ParC (arXiv 2210.04020): a product at each frequency.
 
 A circular correlation is a product with the conjugate spectrum: Y = X * conj(W) per channel, or,
-across channels, a small complex matrix product at each frequency. The first is bound by the
-transforms, which are fast ones. The second is bound by the products: these are done on real and
-imaginary parts in one real matrix, and the transforms by a matrix product too, which leaves each
-frequency contiguous as they need it; that beats fast transforms and the copies around them.
+across channels, a small complex matrix product at each frequency. The transforms take most of the
+first's time, so they are fast ones. The products take most of the second's: they are done on real
+and imaginary parts in one real matrix. Its transforms are matrix products too, which leave each
+frequency contiguous; that is faster than fast transforms with the copies around them.
 
-Half precision is computed in float32 and cast back: there is no complex half arithmetic, and a
-spectrum rounded to it would cost accuracy.
+Half precision is computed in float32 and cast back: there is no complex half arithmetic.
 """
 
 import math
@@ -17,10 +16,10 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from .older_torch import is_compiling
+from ..older_torch import is_compiling
 
-# cuFFT keeps a plan, with its work space, for each shape it has seen, by default 4096 of them, and
-# detection makes new shapes all the time.
+# cuFFT keeps a plan and its memory for each shape, by default for 4096 shapes, and detection makes
+# new shapes all the time.
 PLANS = 64
 
 # Shortest map that a dense transform splits.
@@ -28,13 +27,13 @@ SPLIT = 32
 
 
 class Dense(NamedTuple):
-    """What the correlation across channels needs, for F frequencies.
+    """The operand of a correlation across channels, for F frequencies.
 
     A long map of even length is transformed in P = 2 parts, at half the cost: its even frequencies
     are those of the sum of its halves, its odd ones those of their difference. Else P is 1.
 
     Attributes:
-        forward: (P, 2 F / P, n / P), the real Fourier transform, each frequency's real and
+        forward: (P, 2 F / P, n / P), the real Fourier transform: each frequency's real and
             imaginary part.
         product: (F, groups, 2 C_out / groups, 2 C_in / groups), complex products as real ones.
         inverse: (P, n / P, 2 F / P).
@@ -46,14 +45,14 @@ class Dense(NamedTuple):
 
 
 def prepare(taps: Tensor, axis: str, groups: int) -> Tensor | Dense:
-    """(C_out, C_in / groups, n) to the conjugate spectrum, (C, F, 1) or (C, 1, F), or a Dense."""
+    """The conjugate spectrum, (C, F, 1) or (C, 1, F); across channels a Dense."""
     with torch.autocast(taps.device.type, enabled=False):
         taps = taps.to(torch.promote_types(taps.dtype, torch.float32))
         if taps.shape[0] == groups and taps.shape[1] == 1:
             spectrum = torch.fft.rfft(taps.squeeze(1)).conj()
             return spectrum.unsqueeze(2 if axis == 'h' else 1).resolve_conj()
         forward, inverse = _transforms(taps.shape[-1], taps)
-        # Each frequency contiguous, here too: the kernels of a deep stage are larger than its maps.
+        # By products here too: the kernels of a deep stage are larger than its maps.
         w = torch.bmm(forward, _split(taps.flatten(0, 1), 1, forward.shape[0]).mT)
         w = w.view(-1, 2, groups, taps.shape[0] // groups, taps.shape[1])
         real, imag = w.unbind(1)
@@ -63,10 +62,7 @@ def prepare(taps: Tensor, axis: str, groups: int) -> Tensor | Dense:
 
 
 def prepare_offset(offset: Tensor, kernel: Tensor | Dense, axis: str, groups: int) -> Tensor:
-    """(C_out, n) to (C_out, n, 1) or (C_out, 1, n).
-
-    Not to its spectrum, though adding that would be free: it would cost accuracy.
-    """
+    """(C_out, n, 1) or (C_out, 1, n). Its spectrum would be free to add, but less accurate."""
     return offset.unsqueeze(2 if axis == 'h' else 1)
 
 
@@ -78,7 +74,7 @@ def correlate(
     groups: int,
     out: Tensor | None = None,
 ) -> Tensor:
-    """(B, C_in, H, W) to (B, C_out, H, W), across channels a view of another order of the axes."""
+    """Across channels the result is a view with its axes in another order in memory."""
     with torch.autocast(input.device.type, enabled=False):
         x = input.to(torch.promote_types(input.dtype, torch.float32))
         run = _across_channels if isinstance(kernel, Dense) else _per_channel
@@ -99,10 +95,7 @@ def _per_channel(x: Tensor, spectrum: Tensor, axis: str, groups: int) -> Tensor:
 
 @cache
 def cap_plan_cache(device: torch.device) -> None:
-    """Let cuFFT keep at most :data:`PLANS` plans on a device; fewer, if it was told so before.
-
-    It is asked once a device, which is all that this remembers.
-    """
+    """Let cuFFT keep at most :data:`PLANS` plans on a device, or fewer if the user chose fewer."""
     plans = torch.backends.cuda.cufft_plan_cache[device]
     plans.max_size = min(plans.max_size, PLANS)
 
@@ -132,7 +125,7 @@ def _across_channels(x: Tensor, kernel: Dense, axis: str, groups: int) -> Tensor
 
 
 def _split(x: Tensor, dim: int, parts: int) -> Tensor:
-    """A matrix, transformed along ``dim``, in as many parts."""
+    """The matrices to transform, for one that is transformed along ``dim`` in so many parts."""
     if parts == 1:
         return x.unsqueeze(0)
     first, second = x.chunk(2, dim)
@@ -140,7 +133,7 @@ def _split(x: Tensor, dim: int, parts: int) -> Tensor:
 
 
 def _joined(y: Tensor, dim: int) -> Tensor:
-    """The matrix of what :func:`_split` has split."""
+    """The inverse of :func:`_split`, up to the factor that the inverse transform has."""
     if y.shape[0] == 1:
         return y[0]
     return torch.cat([y[0] + y[1], y[0] - y[1]], dim)
@@ -153,12 +146,12 @@ def _transforms(n: int, like: Tensor) -> tuple[Tensor, Tensor]:
     frequencies = (
         torch.arange(count * parts, device=like.device).view(count, parts, 1).transpose(0, 1)
     )
-    # Reduced modulo n while it is an integer: the angle keeps its digits.
+    # Reduced modulo n as an integer, for the angle's accuracy.
     turns = frequencies * torch.arange(n // parts, device=like.device) % n
     angle = turns.double() * (2 * math.pi / n)
     forward = torch.stack([angle.cos(), -angle.sin()], 2)
-    # Frequencies 0 and n / 2 stand for themselves, those between for their conjugates too, and one
-    # beyond, which makes the parts equal, for nothing.
+    # Frequencies 0 and n / 2 count once, those between count for their conjugates too, and one
+    # beyond n / 2, which makes the parts equally long, does not count.
     once, beyond = 2 * frequencies % n == 0, 2 * frequencies > n
     share = (2 - once.double()) * (1 - beyond.double()) / n
     inverse = forward * share[..., None]

@@ -1,8 +1,8 @@
-"""Each ParC backbone is built by its name in a config, without custom_imports, in each package.
+"""Each registered name is built from a config, without custom_imports, in each package's scope.
 
-One fresh interpreter a package imports that package's models and of mmparc only what gives
-mmcv-lite its operators, and starts a process for each group of names, so that each group's first
-name is what brings mmparc's models in.
+A fresh interpreter imports that package's models and of mmparc only what gives mmcv-lite its
+operators. It starts a process for each script, so that each script's first name is what imports
+mmparc's models.
 """
 
 import subprocess
@@ -10,11 +10,8 @@ import sys
 
 import pytest
 import torch
-from backbones import in_eval
+from backbones import BACKBONES, TRANSFORMERS, build, in_eval
 from helpers import ROOT, tool_environment
-from mmengine.registry import MODELS
-from test_models.test_attention import DEDICATED, KINDS, outputs_of
-from test_models.test_every_backbone import BACKBONES, build
 
 RUN = """
 import gc
@@ -38,25 +35,20 @@ for script in scripts:
     if os.waitpid(child, 0)[1]:
         sys.exit('it failed')
 """
-FAMILIES = """
+BACKBONE = """
 import torch
 from {package}.registry import MODELS
 
 for name, options, shapes in {expected}:
     model = MODELS.build(dict(type='mmparc.' + name, **options))
     assert type(model).__module__.startswith('mmparc.'), type(model)
+    model.eval()
     assert [tuple(o.shape) for o in model(torch.zeros(2, 3, 64, 96))] == shapes, name
 """
-ATTENTION = """
-import torch
+LAYER = """
 from {package}.registry import MODELS
 
-for cfg in {cfgs}:
-    model = MODELS.build(cfg)
-    outputs = model(torch.zeros(2, 3, 64, 96))
-    tensors = [t for o in outputs for t in (o if isinstance(o, tuple) else (o,))]
-    shapes = [tuple(t.shape) for t in tensors]
-    print(cfg['type'], len(model.state_dict()), *shapes)
+{layer}
 """
 CONFIG = """
 from mmengine.config import Config
@@ -69,6 +61,13 @@ model.init_weights()
 print('type', type(model.backbone).__module__)
 print(*(n for n, m in model.backbone.named_modules() if type(m).__name__ == 'ParCMixer'))
 """
+LAYERS = (
+    "MODELS.build(dict(type='mmparc.ParCMixer', channels=4, kernel_size=7))",
+    "MODELS.build(dict(type='mmparc.ParCConv', in_channels=4, out_channels=4, kernel_size=7,"
+    " axis='h'))",
+    "MODELS.build(dict(type='mmparc.ParCConv2d', in_channels=4, out_channels=4, kernel_size=3,"
+    ' padding=1, taps=7))',
+)
 # In whole configs of upstream's.
 CONFIGS = {
     'mmdet': """
@@ -102,24 +101,22 @@ model = dict(
 
 @pytest.mark.parametrize(
     'package',
-    ['mmpretrain', *(pytest.param(p, marks=pytest.mark.slow) for p in ('mmdet', 'mmseg'))],
+    ['mmpretrain', *(pytest.param(p, marks=pytest.mark.full) for p in ('mmdet', 'mmseg'))],
 )
 def test_built_by_name_without_custom_imports(package, tmp_path):
-    families = []
-    for family, kind in BACKBONES.items():
-        options = {**kind.parc.keywords, 'out_indices': kind.pyramid}
-        shapes = [tuple(o.shape) for o in build(family)(torch.zeros(2, 3, 64, 96))]
-        families.append((kind.parc.func.__name__, options, shapes))
-    own = [kind.cfg for kind in KINDS.values() if kind.cfg['type'].startswith(package)]
-    cfgs = [
-        *(dict(type='mmparc.ParCify', backbone=cfg, replace='attention') for cfg in own),
-        *DEDICATED.values(),
-    ]
+    expected = []
+    for family in (*BACKBONES, *TRANSFORMERS):
+        partial = TRANSFORMERS[family] if family in TRANSFORMERS else BACKBONES[family].parc
+        options = dict(partial.keywords)
+        if family in BACKBONES:
+            options['out_indices'] = BACKBONES[family].pyramid
+        shapes = [tuple(o.shape) for o in in_eval(build(family))(torch.zeros(2, 3, 64, 96))]
+        expected.append((partial.func.__name__, options, shapes))
     path = tmp_path / 'config.py'
     path.write_text(CONFIGS[package])
     scripts = [
-        FAMILIES.format(package=package, expected=families),
-        ATTENTION.format(package=package, cfgs=cfgs),
+        BACKBONE.format(package=package, expected=expected),
+        *(LAYER.format(package=package, layer=layer) for layer in LAYERS),
         CONFIG.format(path=str(path)),
     ]
     done = subprocess.run(
@@ -131,13 +128,7 @@ def test_built_by_name_without_custom_imports(package, tmp_path):
         timeout=600,
     )
     assert done.returncode == 0, done.stderr
-    expected = []
-    for cfg in cfgs:
-        model = in_eval(MODELS.build(cfg))
-        shapes = (tuple(o.shape) for o in outputs_of(model, torch.zeros(2, 3, 64, 96)))
-        expected.append(' '.join(map(str, (cfg['type'], len(model.state_dict()), *shapes))))
-    *lines, kind, names = done.stdout.splitlines()
-    assert [line for line in lines if line.startswith('mmparc.')] == expected
+    *_, kind, names = done.stdout.splitlines()
     # the inner type is of the config's own scope
     assert kind == f'type {package}.models.backbones.resnet'
     assert names.split() == ['layer3.4.conv2', 'layer3.5.conv2', 'layer4.2.conv2']

@@ -1,0 +1,270 @@
+"""Kernels kept in evaluation: when they are used again, and that no change leaves a stale one.
+
+What a layer returns is compared with the reference operator in float64 on the parameters that it
+has at that moment; the same comparison must fail where the values of the parameters are not
+compared.
+"""
+
+import copy
+import io
+import pickle
+
+import pytest
+import torch
+from backbones import mixer_reference
+from helpers import HALVES, OLD_TORCH, assert_close, relative_error
+from torch import nn
+from torch.nn.utils.parametrize import register_parametrization
+
+from mmparc.layers import ParCMixer, parc
+from mmparc.layers.kernel_cache import LENGTHS as KEPT
+from mmparc.ops import BACKENDS
+
+SIZES = ((13, 17), (17, 13), (14, 14))
+CHANNELS = 6
+
+each_groups = pytest.mark.parametrize('groups', [3, 1], ids=['depthwise', 'dense'])
+
+
+def build(groups, backend='auto'):
+    mixer = ParCMixer(CHANNELS, (14, 9), groups, backend=backend)
+    with torch.no_grad():
+        for parameter in mixer.parameters():
+            parameter.normal_()
+    return mixer.eval()
+
+
+def convs(mixer):
+    return mixer.conv_h, mixer.conv_w
+
+
+def kept(mixer):
+    return [len(conv._kernels) for conv in convs(mixer)]
+
+
+def image(size, dtype=torch.float32):
+    generator = torch.Generator().manual_seed(1)
+    return torch.randn(2, CHANNELS, *size, generator=generator).to(dtype)
+
+
+def reference(mixer, x):
+    """In float64, from the parameters as they are now."""
+    mixer = copy.deepcopy(mixer).double()
+    conv = mixer.conv_h
+    return mixer_reference(mixer, x.double(), groups=conv.groups, resize=conv.resize)
+
+
+@torch.no_grad()
+def check(mixer):
+    """At each size, twice: prepared and kept."""
+    for size in SIZES:
+        x = image(size, mixer.conv_h.weight.dtype)
+        expected = reference(mixer, x)
+        for _ in range(2):
+            assert_close(mixer(x), expected, 1e-5, str(size))
+
+
+@pytest.fixture
+def prepared(monkeypatch):
+    """What has been prepared so far, one entry a kernel."""
+    calls, prepare = [], parc.prepare
+
+    def counted(*args, **kwargs):
+        calls.append(kwargs['axis'])
+        return prepare(*args, **kwargs)
+
+    monkeypatch.setattr(parc, 'prepare', counted)
+    return calls
+
+
+@each_groups
+@torch.no_grad()
+def test_the_second_call_prepares_nothing(groups, prepared):
+    for backend in (*BACKENDS, 'auto'):
+        mixer, x = build(groups, backend), image((13, 17))
+        prepared.clear()
+        first = mixer(x)
+        assert len(prepared) == 2 and kept(mixer) == [1, 1]
+        assert torch.equal(mixer(x), first)
+        assert_close(mixer(x.clone(memory_format=torch.channels_last)), first, 1e-6)
+        assert_close(mixer(x[:1]), first[:1], 1e-6)
+        assert len(prepared) == 2
+        mixer(image((13, 20)))  # of the same height
+        assert len(prepared) == 3
+        check(mixer)
+
+
+@each_groups
+def test_nothing_is_kept_with_gradients_or_by_compilers(groups):
+    cases = [
+        (False, lambda mixer, x: mixer.train()),
+        (True, lambda mixer, x: mixer),
+        (True, lambda mixer, x: mixer.requires_grad_(False)),
+        (False, lambda mixer, x: torch.jit.trace(mixer, x, check_trace=False)),
+    ]
+    if not OLD_TORCH:
+        torch._dynamo.reset()
+        compiled = (False, lambda mixer, x: torch.compile(mixer, backend='eager', fullgraph=True))
+        cases.append(compiled)
+    for grad, prepare in cases:
+        mixer, x = build(groups), image((13, 17))
+        expected = reference(mixer, x)
+        with torch.set_grad_enabled(grad):
+            run = prepare(mixer, x)
+            for _ in range(2):
+                assert_close(run(x), expected, 1e-5)
+        assert kept(mixer) == [0, 0]
+
+
+@each_groups
+def test_what_was_kept_is_not_used_where_gradients_are(groups, prepared):
+    mixer, x = build(groups), image((13, 17))
+    with torch.inference_mode():
+        first = mixer(x)
+    with torch.no_grad():
+        assert torch.equal(mixer(x), first)
+    assert len(prepared) == 2
+    mixer(x).sum().backward()
+    assert len(prepared) == 4 and all(p.grad.any() for p in mixer.parameters())
+
+
+@torch.no_grad()
+def test_no_more_than_a_few_sizes(prepared):
+    mixer = build(3)
+    sizes = [(7 + i, 7 + i) for i in range(KEPT + 2)]
+    for size in sizes:
+        mixer(image(size))
+        assert max(kept(mixer)) <= KEPT
+    assert kept(mixer) == [KEPT] * 2 and len(prepared) == 2 * len(sizes)
+    mixer(image(sizes[-1]))  # still there
+    assert len(prepared) == 2 * len(sizes)
+    mixer(image(sizes[0]))  # not any more
+    assert len(prepared) == 2 * (len(sizes) + 1)
+    check(mixer)
+
+
+def saved_and_loaded(module):
+    buffer = io.BytesIO()
+    torch.save(module, buffer)
+    buffer.seek(0)
+    return torch.load(buffer, weights_only=False)
+
+
+def test_copies_hold_none():
+    mixer = build(1)
+    for copied in (copy.deepcopy, lambda m: pickle.loads(pickle.dumps(m)), saved_and_loaded):
+        check(mixer)
+        other = copied(mixer)
+        assert kept(mixer) == [len(SIZES)] * 2 and kept(other) == [0, 0]
+        with torch.no_grad():
+            next(other.parameters()).add_(1)
+        check(other)
+        check(mixer)
+
+
+@each_groups
+@torch.no_grad()
+def test_autocast_and_back(groups):
+    for backend in (*BACKENDS, 'auto'):
+        mixer, x = build(groups, backend), image((13, 17))
+        full = mixer(x)
+        for half in HALVES:
+            with torch.autocast('cpu', half):
+                assert mixer(x).dtype == mixer(x).dtype == half
+                assert_close(mixer(x), full, 0.05)
+                assert mixer.conv_h.kernel(x[:, :3]).dtype == half
+        assert torch.equal(mixer(x), full)
+
+
+# After a change
+
+
+def each_parameter(change):
+    def to_all(mixer):
+        for parameter in mixer.parameters():
+            change(parameter, torch.randn_like(parameter))
+
+    return to_all
+
+
+def optimizer_step(mixer):
+    optimizer = torch.optim.SGD(mixer.parameters(), 1.0)
+    with torch.enable_grad():
+        mixer(image((13, 17))).square().mean().backward()
+    optimizer.step()
+
+
+def load(mixer, assign):
+    state = {name: torch.randn_like(p) for name, p in mixer.state_dict().items()}
+    mixer.load_state_dict(state, assign=assign)
+
+
+def set_attribute(name, value):
+    return lambda mixer: [setattr(conv, name, value) for conv in convs(mixer)]
+
+
+def exchange_axes(mixer):
+    for conv in convs(mixer):
+        conv.axis = {'h': 'w', 'w': 'h'}[conv.axis]
+    mixer.conv_h, mixer.conv_w = mixer.conv_w, mixer.conv_h
+
+
+def replace(parameter, value):
+    parameter.data = value
+
+
+class Twice(nn.Module):
+    def forward(self, weight):
+        return 2 * weight
+
+
+CHANGES = {
+    'optimizer': optimizer_step,
+    'load_state_dict': lambda mixer: load(mixer, assign=False),
+    'assign': lambda mixer: load(mixer, assign=True),
+    'in place': each_parameter(torch.Tensor.add_),
+    'one value': lambda mixer: next(mixer.parameters())[0].add_(1),
+    'data.copy_': each_parameter(lambda p, value: p.data.copy_(value)),  # as mmengine's EMAHook
+    'data =': each_parameter(replace),
+    'resize': set_attribute('resize', 'interpolate_sum'),
+    'axes': exchange_axes,
+    'no embedding': set_attribute('pos_embed', None),
+    'no bias': set_attribute('bias', None),
+    'parametrized': lambda mixer: [
+        register_parametrization(conv, 'weight', Twice()) for conv in convs(mixer)
+    ],
+}
+# The weights keep their values.
+HARMLESS = {
+    'double': nn.Module.double,
+    'data = double': each_parameter(lambda p, _: replace(p, p.data.double())),
+    'double and float': lambda mixer: mixer.double().float(),
+    'memory format': lambda mixer: mixer.to(memory_format=torch.channels_last),
+    'train and eval': lambda mixer: mixer.train().eval(),
+    **{backend: set_attribute('backend', backend) for backend in BACKENDS},
+}
+
+
+@torch.no_grad()
+def check_change(name, groups):
+    mixer, x = build(groups), image((13, 17))
+    check(mixer)
+    before = reference(mixer, x)
+    (CHANGES | HARMLESS)[name](mixer)
+    if name in CHANGES:
+        assert relative_error(reference(mixer, x), before) > 1e-3
+    check(mixer)
+
+
+@each_groups
+def test_after_a_change(groups):
+    for name in (*CHANGES, *HARMLESS):
+        check_change(name, groups)
+
+
+def test_a_stale_kernel_is_noticed(monkeypatch):
+    """Negative control: with the comparison of values switched off."""
+    monkeypatch.setattr(torch, 'equal', lambda *tensors: True)
+    for name in ('in place', 'one value', 'data.copy_', 'data ='):
+        with pytest.raises(AssertionError, match='relative error'):
+            check_change(name, 3)

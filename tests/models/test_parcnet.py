@@ -1,0 +1,299 @@
+"""ParCNet: its block, outputs and resolutions.
+
+The independent sides of the comparisons: a block written out with the reference operator, and a
+network whose rows and columns are exchanged. What it shares with other families is in
+test_every_backbone.py and test_structure.py.
+"""
+
+import math
+
+import pytest
+import torch
+import torch.nn.functional as F
+from helpers import assert_close, relative_error
+from torch import nn
+
+from mmparc.layers import ParCConv
+from mmparc.models.backbones import ParCNet
+from mmparc.models.backbones.local_global import ParCBlock
+from mmparc.ops import parc_reference
+
+SMALL = dict(
+    stem_kernel=3,
+    stem_channels=8,
+    channels=[8, 16, 24, 32, 40],
+    inner_channels=[16, 32, 48],
+    depths=[2, 1, 2],
+    ffn_channels=[24, 40, 56],
+    fusion='concat',
+)
+SIZES = [(97, 131), (200, 336), (64, 64)]
+
+
+def build(**changes):
+    options = dict(arch=SMALL, img_size=64, out_indices=range(6))
+    torch.manual_seed(0)
+    return ParCNet(**{**options, **changes})
+
+
+def randomized(model):
+    """Every value and statistic drawn anew: no zero, one or tiny value hides an error."""
+    for name, value in model.state_dict().items():
+        if value.is_floating_point():
+            value.normal_() if value.dim() > 1 else value.uniform_(0.5, 1.5)
+            if value.dim() > 1 and not name.endswith('pos_embed'):
+                value.mul_(value[0].numel() ** -0.5)
+    return model
+
+
+def blocks_of(model):
+    return [module for module in model.modules() if isinstance(module, ParCBlock)]
+
+
+# Structure
+
+
+@torch.no_grad()
+def test_kernels_are_as_long_as_the_map():
+    """Along H as high, along W as wide; also seen from the map itself: nothing is resized there."""
+    odd = [(13, 17), (7, 9), (4, 5)]
+    for arch, size, lengths in (
+        ('s', (256, 256), [(32, 32), (16, 16), (8, 8)]),
+        (SMALL, (192, 320), [(24, 40), (12, 20), (6, 10)]),
+        (SMALL, (97, 131), odd),
+        (dict(SMALL, stem_kernel=5), (97, 131), odd),
+    ):
+        model = build(arch=arch, img_size=size)
+        for layer, (height, width) in zip(model.layers[2:], lengths, strict=True):
+            for block in blocks_of(layer):
+                along_h = [block.half1.conv1, block.half2.conv2]
+                along_w = [block.half1.conv2, block.half2.conv1]
+                assert all(c.axis == 'h' and c.weight.shape[-1] == height for c in along_h)
+                assert all(c.axis == 'w' and c.weight.shape[-1] == width for c in along_w)
+        outputs = model.eval()(torch.randn(1, 3, *size))
+        assert [tuple(o.shape[2:]) for o in outputs[2:5]] == lengths
+
+
+def test_only_a_unit_s_first_block_holds_embeddings():
+    embeddings = [n for n, _ in build().named_parameters() if 'pos' in n or 'embed' in n]
+    assert set(embeddings) == {
+        f'layers.{layer}.1.global_rep.0.half{half}.{step}pos_embed'
+        for layer in (2, 3, 4)
+        for half in (1, 2)
+        for step in ('', 'conv2.')
+    }
+
+
+def test_wrong_arguments():
+    for changes, what in (
+        (dict(arch='l'), 'arch'),
+        (dict(arch={**SMALL, 'fusion': 'product'}), 'fusion'),
+        (dict(arch={**SMALL, 'depth': [1, 1, 1]}), 'depth'),
+        (dict(arch={**SMALL, 'depths': [1, 1]}), 'depths'),
+        (dict(arch={**SMALL, 'inner_channels': [16, 33, 48]}), '33'),
+        (dict(img_size=0), 'img_size'),
+        (dict(out_indices=(6,)), 'out_indices'),
+        (dict(out_indices=()), 'out_indices'),
+        (dict(frozen_stages=6), 'frozen_stages'),
+        (dict(output_stride=64), 'output_stride'),
+    ):
+        with pytest.raises(ValueError, match=what) as caught:
+            build(**changes)
+        assert len(str(caught.value).splitlines()) == 1
+
+
+# Forward and backward
+
+
+@torch.no_grad()
+def test_any_image_size():
+    widths = [*SMALL['channels'], 160]
+    for fusion, output_stride in (('concat', 32), ('sum', 32), ('concat', 16)):
+        model = build(arch=dict(SMALL, fusion=fusion), output_stride=output_stride)
+        strides = [min(stride, output_stride) for stride in (2, 4, 8, 16, 32, 32)]
+        for height, width in SIZES:
+            for training in (True, False):
+                outputs = model.train(training)(torch.randn(2, 3, height, width))
+                assert [tuple(o.shape) for o in outputs] == [
+                    (2, c, math.ceil(height / s), math.ceil(width / s))
+                    for c, s in zip(widths, strides, strict=True)
+                ]
+                assert all(o.isfinite().all() for o in outputs)
+
+
+def block_reference(x, state, axes, resize):
+    """A block in eval mode from its state, written out anew: 'hw' is half 1's order of the axes."""
+
+    def norm(x, name):
+        statistics = state[f'{name}.running_mean'], state[f'{name}.running_var']
+        return F.batch_norm(x, *statistics, state[f'{name}.weight'], state[f'{name}.bias'])
+
+    def embed(x, name, axis):
+        if name not in state:
+            return x
+        rows = x.shape[2 if axis == 'h' else 3]
+        p = F.interpolate(state[name][None], rows, mode='linear', align_corners=True)
+        return x + (p[..., None] if axis == 'h' else p[:, :, None])
+
+    halves = []
+    for number, part in enumerate(x.chunk(2, 1), 1):
+        half = f'half{number}'
+        first, second = axes if number == 1 else axes[::-1]
+        options = dict(groups=part.shape[1], resize=resize)
+        t = norm(embed(part, f'{half}.pos_embed', first), f'{half}.norm')
+        t = parc_reference(t, state[f'{half}.conv1.weight'], axis=first, **options)
+        t = embed(t, f'{half}.conv2.pos_embed', second)
+        t = parc_reference(t, state[f'{half}.conv2.weight'], axis=second, **options)
+        halves.append(part + t)
+    x = torch.cat(halves, 1)
+    t = F.conv2d(norm(x, 'ffn.0'), state['ffn.1.weight'], state['ffn.1.bias'])
+    t = t * (t + 3).clamp(0, 6) / 6
+    t = F.conv2d(t, state['ffn.3.weight'], state['ffn.3.bias'])
+    a = t.mean(3).mean(2)[..., None, None]
+    a = norm(F.conv2d(a, state['attention.fc.0.conv.weight']), 'attention.fc.0.bn')
+    a = a * (a + 3).clamp(0, 6) / 6
+    a = norm(F.conv2d(a, state['attention.fc.1.conv.weight']), 'attention.fc.1.bn')
+    return x + t * (a + 3).clamp(0, 6) / 6
+
+
+@pytest.mark.parametrize('resize', ['interpolate', 'interpolate_sum'])
+@pytest.mark.parametrize('pos_embed', [True, False])
+@torch.no_grad()
+def test_block_matches_reference(pos_embed, resize):
+    block = ParCBlock(32, 24, (9, 5), pos_embed=pos_embed, resize=resize)
+    block = randomized(block.double()).eval()
+    for size in ((9, 5), (9, 9), (7, 20), (25, 42), (1, 4)):
+        x = torch.randn(2, 32, *size, dtype=torch.float64)
+        output = block(x)
+        assert_close(output, block_reference(x, block.state_dict(), 'hw', resize), 1e-10)
+        exchanged = block_reference(x, block.state_dict(), 'wh', resize)
+        assert relative_error(output, exchanged) > 1e-3  # negative control: the axes matter
+
+
+@torch.no_grad()
+def test_height_and_width_exchanged():
+    """Columns as rows: the halves exchange places, and convolutions are transposed."""
+    for img_size in ((64, 96), (97, 131)):
+        model = randomized(build(img_size=img_size).double()).eval()
+        other = build(img_size=img_size[::-1]).double().eval()
+        for block in blocks_of(other):
+            block.half1, block.half2 = block.half2, block.half1
+        state = {
+            name: value.transpose(2, 3) if value.dim() == 4 else value
+            for name, value in model.state_dict().items()
+        }
+        other.load_state_dict(state, strict=True)
+        for size in SIZES:
+            x = torch.randn(2, 3, *size, dtype=torch.float64)
+            # negative control: the same network turns no image into its own transpose
+            for output, mirrored, own in zip(model(x), other(x.mT), model(x.mT), strict=True):
+                assert_close(mirrored.mT, output, 1e-10)
+                assert relative_error(own.mT, output) > 1e-3
+
+
+def training_steps(with_cp):
+    """Gradients and statistics after two passes, and how often a ParC and a depthwise 3x3 ran."""
+    model = build(with_cp=with_cp).double().train()
+    watched = model.layers[3][1].global_rep[0].half2.conv1, model.layers[1][1].conv[1]
+    calls = []
+    for module in watched:
+        module.register_forward_hook(lambda *call: calls.append(call[0]))
+    torch.manual_seed(1)  # also dropout's
+    for _ in range(2):
+        outputs = model(torch.randn(2, 3, 97, 131, dtype=torch.float64))
+        sum((o * o * o).mean() for o in outputs).backward()
+    grads = {name: parameter.grad for name, parameter in model.named_parameters()}
+    return grads, dict(model.named_buffers()), [calls.count(module) for module in watched]
+
+
+def test_checkpointing_changes_neither_gradients_nor_statistics():
+    grads, buffers, calls = training_steps(False)
+    grads_cp, buffers_cp, calls_cp = training_steps(True)
+    for name, grad in grads.items():
+        assert grad.any()
+        assert_close(grads_cp[name], grad, 1e-12, name)
+    for name, buffer in buffers.items():
+        assert torch.equal(buffers_cp[name], buffer), name
+    counts = [b for name, b in buffers.items() if name.endswith('num_batches_tracked')]
+    assert counts and all(count == 2 for count in counts)
+    # negative control: with_cp reaches ParC blocks and inverted residuals
+    assert (calls, calls_cp) == ([2, 2], [4, 4])
+
+
+@torch.no_grad()
+def test_checkpointing_without_gradients():
+    x = torch.randn(1, 3, 64, 64)
+    outputs = build(with_cp=True).eval()(x)
+    for output, expected in zip(outputs, build().eval()(x), strict=True):
+        assert_close(output, expected, 1e-6)
+
+
+# What a backbone promises
+
+
+def test_out_indices():
+    """What no output depends on is not trained, and any output's state dict fits any other."""
+    x = torch.randn(2, 3, 64, 96)
+    for indices in ((0,), (1, 3), (2, 3, 4, 5), [-1], 2):
+        model, whole = build(out_indices=indices), build()
+        whole.load_state_dict(model.state_dict(), strict=True)
+        indices = [i % 6 for i in ([indices] if isinstance(indices, int) else indices)]
+        outputs, every = model.eval()(x), whole.eval()(x)
+        assert len(outputs) == len(indices)
+        assert all(torch.equal(o, every[i]) for o, i in zip(outputs, indices, strict=True))
+
+        model.train()
+        sum(o.square().sum() for o in model(x)).backward()
+        for name, parameter in model.named_parameters():
+            assert parameter.requires_grad is (parameter.grad is not None), name
+        assert whole.conv_1x1_exp.conv.weight.requires_grad
+        assert model.conv_1x1_exp.conv.weight.requires_grad is (5 in indices)
+
+
+def test_frozen_parts_keep_their_statistics():
+    for frozen in (0, 3, 5):
+        model = build(frozen_stages=frozen)
+        assert model.train() is model
+        before = {name: value.clone() for name, value in model.named_buffers()}
+        model(torch.randn(2, 3, 64, 64))[-1].sum().backward()
+        stems = ('stem.', *(f'layers.{i}.' for i in range(frozen)))
+        for name, value in model.named_buffers():
+            assert torch.equal(value, before[name]) is name.startswith(stems), name
+        for name, parameter in model.named_parameters():
+            assert (parameter.grad is None) is name.startswith(stems), name
+
+
+def test_norm_eval():
+    model = build(norm_eval=True).train()
+    norms = [m for m in model.modules() if isinstance(m, nn.BatchNorm2d)]
+    assert norms and not any(norm.training for norm in norms)
+    assert model.training and model.layers[4][1].global_rep[0].ffn[4].training
+    model(torch.randn(1, 3, 64, 64))  # one image, which training refuses otherwise
+    with pytest.raises(ValueError, match='more than 1 value'):
+        build().train()(torch.randn(1, 3, 64, 64))
+
+
+@torch.no_grad()
+def test_output_stride():
+    """Layer 5 keeps layer 4's resolution; kernels and embeddings follow, from stride 32 too.
+
+    The oracle is the model of stride 32 whose one strided convolution in layer 5 is set to 1: its
+    kernels are then resized in each forward pass.
+    """
+    coarse, fine = randomized(build()).eval(), build(output_stride=16).eval()
+    fine.load_state_dict(coarse.state_dict(), strict=True)
+    lengths = [
+        {m.kernel_size for m in layer.modules() if isinstance(m, ParCConv)} for layer in fine.layers
+    ]
+    assert lengths == [set(), set(), {8}, {4}, {4}]
+    x = torch.randn(2, 3, 64, 64)
+    before = coarse(x)
+    coarse.layers[4][0].conv[1].conv.stride = (1, 1)
+    for output, expected in zip(fine(x), coarse(x), strict=True):
+        assert_close(output, expected, 1e-5)
+    assert [o.shape[-1] for o in fine(x)] == [32, 16, 8, 4, 4, 4]
+    assert [o.shape[-1] for o in before] == [32, 16, 8, 4, 2, 2]
+    # negative control
+    kernel = fine.layers[4][1].global_rep[0].half1.conv1.weight
+    kernel.copy_(kernel.flip(-1))
+    assert relative_error(fine(x)[4], coarse(x)[4]) > 1e-3

@@ -1,0 +1,949 @@
+"""Attention exchanged for ParC: what is left computes what is written here, and no attention.
+
+Independent sides of the comparisons are the reference operator, blocks written out from their
+weights, the same network with rows and columns exchanged, and the plain networks: their shapes,
+their names, and what their own loading makes of a checkpoint.
+"""
+
+import copy
+import dataclasses
+import logging
+import pickle
+from collections.abc import Callable
+
+import pytest
+import torch
+import torchvision.models.swin_transformer as torchvision_swin
+from backbones import (
+    gradients,
+    in_eval,
+    kernel_sizes,
+    mixer_reference,
+    mixers,
+    with_axes_exchanged,
+)
+from helpers import assert_close, relative_error
+from mmengine.config import ConfigDict
+from mmengine.registry import MODELS
+from timm.models.deit import VisionTransformerDistilled
+from timm.models.swin_transformer import SwinTransformer
+from timm.models.swin_transformer_v2 import SwinTransformerV2
+from timm.models.vision_transformer import VisionTransformer
+from torch import nn
+from torch.nn import functional as F
+from torch.utils._python_dispatch import TorchDispatchMode
+from torchvision.models import VisionTransformer as TorchvisionVisionTransformer
+
+from mmparc.layers.channel_attention import ChannelAttention
+from mmparc.layers.token_mixer import TokenMixer
+from mmparc.ops import BACKENDS
+from mmparc.surgery import adopt, parcify, register_attention
+
+full = pytest.mark.full
+IMG_SIZE = 64, 96  # of all converted networks here
+
+
+@dataclasses.dataclass
+class Kind:
+    """A small network with attention.
+
+    Attributes:
+        cfg: a config, or what builds it.
+        attention: {the name of each attention: the total stride of its map}.
+        others: the names of what else goes.
+        twin: the config of a plain network whose outputs have the converted one's shapes, if it is
+            another.
+        always: whether `make test` has it too.
+    """
+
+    cfg: dict | Callable[[], nn.Module]
+    attention: dict[str, int]
+    others: tuple[str, ...] = ()
+    twin: dict | None = None
+    always: bool = False
+
+
+def swin_names(pattern, stages=(0, 1, 2)):
+    blocks = ((0, 0, 4), (0, 1, 4), (1, 0, 8), (2, 0, 16))
+    return {pattern.format(stages[stage], block): stride for stage, block, stride in blocks}
+
+
+def pyramid_names(first):
+    blocks = ((0, 0, 4), (1, 0, 8), (1, 1, 8), (2, 0, 16), (3, 0, 32))
+    return {f'layers.{stage}.1.{first + block}.attn': stride for stage, block, stride in blocks}
+
+
+VIT = dict(
+    type='mmpretrain.VisionTransformer',
+    arch=dict(embed_dims=16, num_layers=2, num_heads=2, feedforward_channels=24),
+    img_size=64,
+    patch_size=8,
+    layer_scale_init_value=0.1,
+)
+VIT_LAYERS = {'layers.0.attn': 8, 'layers.1.attn': 8}
+SWIN = dict(
+    type='mmpretrain.SwinTransformer',
+    arch=dict(embed_dims=8, depths=[2, 1, 1], num_heads=[1, 2, 2]),
+    img_size=64,
+    window_size=4,
+    pad_small_map=True,
+    out_indices=(0, 1, 2),
+)
+SWIN_BLOCKS = swin_names('stages.{}.blocks.{}.attn')
+SWIN_V2 = dict(
+    SWIN,
+    type='mmpretrain.SwinTransformerV2',
+    arch=dict(embed_dims=8, depths=[2, 1, 1], num_heads=[1, 2, 2], extra_norm_every_n_blocks=0),
+)
+MOBILEVIT = dict(
+    type='mmpretrain.MobileViT',
+    arch=[
+        ['mobilenetv2', 8, 2, 1, 2],
+        ['mobilevit', 12, 2, 16, 24, 2, 2],
+        ['mobilevit', 16, 2, 24, 32, 1, 2],
+    ],
+    stem_channels=8,
+    last_exp_factor=2,
+    out_indices=(0, 1, 2),
+)
+MOBILEVIT_LAYERS = {
+    'layers.1.1.global_rep.0.attn': 8,
+    'layers.1.1.global_rep.1.attn': 8,
+    'layers.2.1.global_rep.0.attn': 16,
+}
+DET_SWIN = dict(
+    type='mmdet.SwinTransformer',
+    embed_dims=8,
+    depths=(2, 1, 1, 1),
+    num_heads=(1, 2, 2, 2),
+    window_size=4,
+    pretrain_img_size=64,
+)
+DET_SWIN_BLOCKS = {**SWIN_BLOCKS, 'stages.3.blocks.0.attn': 32}
+SEG_SWIN = dict(DET_SWIN, type='mmseg.SwinTransformer')
+PYRAMID = dict(embed_dims=8, num_layers=[1, 2, 1, 1], num_heads=[1, 2, 2, 4])
+PVT = dict(type='mmdet.PyramidVisionTransformer', pretrain_img_size=64, **PYRAMID)
+PVT_V2 = dict(type='mmdet.PyramidVisionTransformerV2', **PYRAMID)
+MIT = dict(type='mmseg.MixVisionTransformer', **PYRAMID)
+TIMM_VIT = dict(
+    img_size=64, patch_size=8, embed_dim=16, depth=2, num_heads=2, init_values=0.1, num_classes=5
+)
+TIMM_SWIN = dict(
+    img_size=64, embed_dim=8, depths=(2, 1, 1), num_heads=(1, 2, 2), window_size=4, num_classes=5
+)
+TIMM_BLOCKS = {'blocks.0.attn': 8, 'blocks.1.attn': 8}
+
+
+def torchvision_vit():
+    return TorchvisionVisionTransformer(64, 8, 2, 2, 16, 24, num_classes=5)
+
+
+def torchvision_swin_transformer(**options):
+    sizes = [4, 4], 8, [2, 1, 1], [1, 2, 2], [4, 4]
+    return torchvision_swin.SwinTransformer(*sizes, num_classes=5, **options)
+
+
+KINDS = {
+    'vit': Kind(VIT, VIT_LAYERS, ('cls_token', 'pos_embed'), always=True),
+    'vit, maps': Kind(
+        dict(VIT, out_type='featmap', out_indices=[0, 1]), VIT_LAYERS, ('cls_token', 'pos_embed')
+    ),
+    'deit, distilled': Kind(
+        dict(VIT, type='mmpretrain.DistilledVisionTransformer'),
+        VIT_LAYERS,
+        ('cls_token', 'pos_embed', 'dist_token'),
+        always=True,
+    ),
+    'swin': Kind(SWIN, SWIN_BLOCKS, always=True),
+    'swin, embedded': Kind(
+        dict(SWIN, use_abs_pos_embed=True, out_after_downsample=True),
+        SWIN_BLOCKS,
+        ('absolute_pos_embed',),
+    ),
+    'swin_v2': Kind(SWIN_V2, SWIN_BLOCKS, always=True),
+    'mobilevit': Kind(MOBILEVIT, MOBILEVIT_LAYERS, always=True),
+    'mmdet swin': Kind(DET_SWIN, DET_SWIN_BLOCKS),
+    'mmdet swin, embedded': Kind(
+        dict(DET_SWIN, use_abs_pos_embed=True),
+        DET_SWIN_BLOCKS,
+        ('absolute_pos_embed',),
+        DET_SWIN,  # the other takes images of one size
+        always=True,
+    ),
+    'mmseg swin': Kind(SEG_SWIN, DET_SWIN_BLOCKS),
+    'pvt': Kind(
+        PVT, pyramid_names(1), tuple(f'layers.{i}.1.0.pos_embed' for i in range(4)), always=True
+    ),
+    'pvt_v2': Kind(PVT_V2, pyramid_names(0)),
+    'mit': Kind(MIT, pyramid_names(0), always=True),
+    'timm vit': Kind(
+        lambda: VisionTransformer(**TIMM_VIT), TIMM_BLOCKS, ('cls_token', 'pos_embed'), always=True
+    ),
+    'timm deit, distilled': Kind(
+        lambda: VisionTransformerDistilled(**TIMM_VIT),
+        TIMM_BLOCKS,
+        ('cls_token', 'pos_embed', 'dist_token'),
+        always=True,
+    ),
+    'timm swin': Kind(
+        lambda: SwinTransformer(**TIMM_SWIN), swin_names('layers.{}.blocks.{}.attn'), always=True
+    ),
+    'timm swin_v2': Kind(
+        lambda: SwinTransformerV2(**TIMM_SWIN), swin_names('layers.{}.blocks.{}.attn')
+    ),
+    'torchvision vit': Kind(
+        torchvision_vit,
+        {f'encoder.layers.encoder_layer_{i}.self_attention': 8 for i in range(2)},
+        ('class_token', 'encoder.pos_embedding'),
+        always=True,
+    ),
+    'torchvision swin': Kind(
+        torchvision_swin_transformer,
+        swin_names('features.{}.{}.attn', (1, 3, 5)),
+        always=True,
+    ),
+    'torchvision swin_v2': Kind(
+        lambda: torchvision_swin_transformer(
+            block=torchvision_swin.SwinTransformerBlockV2,
+            downsample_layer=torchvision_swin.PatchMergingV2,
+        ),
+        swin_names('features.{}.{}.attn', (1, 3, 5)),
+    ),
+}
+each_kind = pytest.mark.parametrize(
+    'name', [n if kind.always else pytest.param(n, marks=full) for n, kind in KINDS.items()]
+)
+# One of each forward pass of OpenMMLab's, and one of each other package.
+each_family = pytest.mark.parametrize(
+    'name', ('vit', 'swin', 'mobilevit', 'pvt', 'timm swin', 'torchvision vit')
+)
+
+
+def plain(cfg):
+    torch.manual_seed(0)
+    return MODELS.build(cfg) if isinstance(cfg, dict) else cfg()
+
+
+def convert(cfg, **options):
+    """From text alone, as a config says it; networks of others by the function."""
+    options = {'replace': 'attention', 'img_size': IMG_SIZE, **options}
+    if not isinstance(cfg, dict):
+        return parcify(plain(cfg), **options)
+    torch.manual_seed(0)
+    return MODELS.build(dict(type='mmparc.ParCify', backbone=cfg, **options))
+
+
+def shaken(model):
+    """The model in float64 with weights of which each one counts."""
+    generator = torch.Generator().manual_seed(2)
+    model.double()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            noise = torch.randn(parameter.shape, generator=generator, dtype=torch.float64)
+            parameter.add_(0.2 * noise)
+    return in_eval(model)
+
+
+def image_of(size, batch=1, dtype=torch.float64):
+    return torch.randn(batch, 3, *size, dtype=dtype, generator=torch.Generator().manual_seed(1))
+
+
+def outputs_of(model, image):
+    with torch.no_grad():
+        outputs = model(image)
+    outputs = [outputs] if isinstance(outputs, torch.Tensor) else outputs
+    return [t for o in outputs for t in (o if isinstance(o, tuple) else (o,))]
+
+
+def calls_of(model, names, image):
+    """{name: (arguments, output)} of the modules' last calls."""
+    calls = {}
+    hooks = [
+        model.get_submodule(name).register_forward_hook(
+            lambda _, args, out, name=name: calls.update({name: (args, out)})
+        )
+        for name in names
+    ]
+    with torch.no_grad():
+        model(image)
+    for hook in hooks:
+        hook.remove()
+    return calls
+
+
+# What is exchanged
+
+
+class Operations(TorchDispatchMode):
+    """The names of all operations that are run."""
+
+    def __init__(self):
+        super().__init__()
+        self.names = set()
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        self.names.add(function.overloadpacket.__name__)
+        return function(*args, **(kwargs or {}))
+
+
+def products_of_attention(model):
+    """Softmax, fused attention, and products of two matrices that both follow from the image."""
+    with torch.no_grad(), Operations() as found:
+        in_eval(model)(torch.randn(1, 3, 64, 64))
+    assert 'convolution' in found.names
+    return {
+        n for n in found.names if any(k in n for k in ('softmax', 'attention', 'bmm', 'einsum'))
+    }
+
+
+def new_names(kind):
+    parts = [f'conv_{axis}.{p}' for axis in 'hw' for p in ('weight', 'bias', 'pos_embed')]
+    return {f'{name}.mixer.{part}' for name in kind.attention for part in parts}
+
+
+def is_gone(kind, name):
+    inside = name.startswith(tuple(f'{n}.' for n in kind.attention)) and '.gamma1.' not in name
+    return inside or name in kind.others
+
+
+def filled(cfg):
+    """A plain network with values of which each is its own."""
+    source = plain(cfg)
+    with torch.no_grad():
+        for name, value in source.state_dict().items():
+            if 'running_var' in name:
+                value.uniform_(0.5, 1.5)
+            elif value.is_floating_point() and 'relative_coords' not in name:
+                value.normal_()
+    return source
+
+
+@each_kind
+def test_what_goes_and_what_stays(name):
+    """By the table above: mixers, their kernels, names, weights and shapes; nothing of attention,
+    by 'direct', since 'matmul' multiplies matrices too."""
+    kind = KINDS[name]
+    source, model = filled(kind.cfg), convert(kind.cfg, backend='direct')
+    assert kernel_sizes(model) == {
+        f'{n}.mixer': (64 // s, 96 // s) for n, s in kind.attention.items()
+    }
+    assert not products_of_attention(model)
+    assert products_of_attention(source)  # negative control
+
+    saved = {n: value.clone() for n, value in source.state_dict().items()}
+    kept = {n: value for n, value in saved.items() if not is_gone(kind, n)}
+    assert set(model.state_dict()) == kept.keys() | new_names(kind)
+    before = {n: model.state_dict()[n].clone() for n in new_names(kind)}
+    missing, unexpected = model.load_state_dict(saved, strict=False)
+    assert set(missing) == new_names(kind)
+    # Some of V2's buffers are deleted by its own loading.
+    told = set(unexpected) | {n for n in saved if 'relative_' in n and 'swin_v2' in name}
+    assert told == {n for n in saved if is_gone(kind, n)}
+    after = model.state_dict()
+    assert all(torch.equal(after[n], value) for n, value in {**kept, **before}.items())
+    # parcify changes no value of what stays.
+    exchanged = parcify(source, replace='attention', img_size=IMG_SIZE).state_dict()
+    assert all(torch.equal(exchanged[n], value) for n, value in kept.items())
+
+    for size in ((97, 131), (131, 97), (33, 65), (200, 336)):
+        outputs = outputs_of(model, image_of(size, dtype=torch.float32))
+        assert all(o.isfinite().all() for o in outputs)
+        if not isinstance(kind.cfg, dict):
+            assert [o.shape for o in outputs] == [(1, 5)]
+        elif size[0] > 64:
+            twin = in_eval(plain(kind.twin or kind.cfg))
+            expected = outputs_of(twin, image_of(size, dtype=torch.float32))
+            assert [o.shape for o in outputs] == [o.shape for o in expected]
+
+
+# What it computes
+
+
+def normalized(norm, x):
+    """A LayerNorm of (B, C, H, W) over C, written out."""
+    mean = x.mean(1, keepdim=True)
+    variance = (x - mean).square().mean(1, keepdim=True)
+    x = (x - mean) / (variance + norm.eps).sqrt()
+    return x * norm.weight[:, None, None] + norm.bias[:, None, None]
+
+
+def pointwise(layer, x):
+    return F.conv2d(x, layer.weight.reshape(*layer.weight.shape[:2], 1, 1), layer.bias)
+
+
+def channel_weights(attention, x):
+    """ParC-Net's channel attention: a value in [0, 1] for each image and channel."""
+    y = x.mean((2, 3), keepdim=True)
+    for i, module in enumerate(list(attention.fc)[:2]):
+        y = F.conv2d(y, module.conv.weight)
+        scale = module.bn.weight / (module.bn.running_var + module.bn.eps).sqrt()
+        y = (y[..., 0, 0] - module.bn.running_mean) * scale + module.bn.bias
+        y = (y * (y + 3).clamp(0, 6) / 6 if i == 0 else y)[..., None, None]
+    return (y + 3).clamp(0, 6) / 6
+
+
+def feed_forward(ffn, x, act):
+    added = [m for m in ffn.modules() if isinstance(m, ChannelAttention)]
+    inside = {m for attention in added for m in attention.modules()}
+    layers = [m for m in ffn.modules() if isinstance(m, nn.Linear | nn.Conv2d) and m not in inside]
+    fc1, *depthwise, fc2 = layers
+    y = pointwise(fc1, x)
+    for conv in depthwise:
+        y = F.conv2d(y, conv.weight, conv.bias, padding=1, groups=conv.groups)
+    y = pointwise(fc2, act(y))
+    return y * channel_weights(added[0], y) if added else y
+
+
+def one_of(module, *names):
+    return next((getattr(module, n) for n in names if hasattr(module, n)), None)
+
+
+def scale_of(module, *names):
+    """A layer scale's values, for (B, C, H, W); 1 where it has none."""
+    weight = one_of(one_of(module, *names), 'weight', 'scale', 'gamma')
+    return 1.0 if weight is None else weight[:, None, None]
+
+
+@each_kind
+def test_a_block_is_what_is_written_here(name):
+    """x + scale * ParC(norm(x)), then the feed-forward network the same way; V2 norms behind.
+
+    Token i * W + j lies at row i and column j of the map that the reference operator takes.
+    """
+    kind = KINDS[name]
+    act = F.silu if name == 'mobilevit' else F.gelu
+    for channel_attention in (False, True):
+        model = shaken(convert(kind.cfg, channel_attention=channel_attention))
+        for module in model.modules():  # else all values between 0 and 1 are about a half
+            if isinstance(module, nn.BatchNorm2d):
+                module.running_mean.uniform_(-0.1, 0.1)
+                module.running_var.uniform_(0.5, 1.5)
+        blocks = {n.rpartition('.')[0]: (n, stride) for n, stride in kind.attention.items()}
+        for key, (args, output) in calls_of(model, blocks, image_of((96, 160))).items():
+            block, (attention, stride) = model.get_submodule(key), blocks[key]
+            mixer = model.get_submodule(attention).mixer
+            norm1, norm2 = (one_of(block, f'ln{i}', f'norm{i}', f'ln_{i}') for i in (1, 2))
+            ffn = one_of(block, 'ffn', 'mlp')
+            ls1 = scale_of(model.get_submodule(attention), 'gamma1')
+            ls1 = ls1 * scale_of(block, 'ls1')
+            ls2 = scale_of(ffn, 'gamma2') * scale_of(block, 'ls2')
+            height, width = 96 // stride, 160 // stride
+
+            def as_map(tokens, height=height, width=width):
+                return tokens.reshape(1, height, width, -1).permute(0, 3, 1, 2)
+
+            def parc(x, mixer=mixer):
+                return mixer_reference(mixer, x, dense=False)
+
+            x = as_map(args[0])
+            if 'swin_v2' in name:
+                x = x + normalized(norm1, parc(x))
+                x = x + normalized(norm2, feed_forward(ffn, x, act))
+            else:
+                x = x + ls1 * parc(normalized(norm1, x))
+                x = x + ls2 * feed_forward(ffn, normalized(norm2, x), act)
+            assert_close(as_map(output), x, 1e-10, key)
+            # negative control: without the ParC, and with columns before rows
+            swapped = output.reshape(1, width, height, -1).permute(0, 3, 2, 1)
+            assert relative_error(swapped, x) > 1e-2
+            mixer.conv_h.weight.data.zero_()
+            mixer.conv_w.weight.data.zero_()
+            with torch.no_grad():
+                assert relative_error(as_map(block(*args)), x) > 1e-3
+
+
+@each_kind
+def test_height_and_width_exchanged(name):
+    model = shaken(convert(KINDS[name].cfg))
+    image = image_of((97, 131))
+    expected = outputs_of(model, image)
+    right, wrong = (
+        [o.mT if o.dim() == 4 else o for o in outputs_of(network, image.mT)]
+        for network in (with_axes_exchanged(model), with_axes_exchanged(model, parc=False))
+    )
+    for a, b in zip(right, expected, strict=True):
+        assert_close(a, b, 1e-10)
+    assert relative_error(wrong[-1], expected[-1]) > 1e-3
+
+
+@pytest.mark.parametrize('distilled', [False, True])
+def test_in_place_of_a_class_token_is_the_mean(distilled):
+    cfg = dict(VIT, type='mmpretrain.DistilledVisionTransformer') if distilled else VIT
+    image = image_of((97, 131))
+    model = shaken(convert(cfg))
+    _, last = calls_of(model, ['layers.1'], image)['layers.1']
+    assert last.shape == (1, 13, 17, 16)
+    maps = normalized(model.ln1, last.permute(0, 3, 1, 2))
+    outputs = outputs_of(model, image)
+    assert len(outputs) == 1 + distilled
+    for output in outputs:
+        assert_close(output, maps.mean((2, 3)), 1e-10)
+    # negative control: nor is it the first position, where a class token stands
+    assert relative_error(maps[:, :, 0, 0], output) > 1e-2
+
+    expected = dict(featmap=maps, raw=maps.flatten(2).mT)
+    for out_type in ('featmap', 'raw', 'avg_featmap'):
+        other = shaken(convert(dict(cfg, out_type=out_type)))
+        other.load_state_dict({**other.state_dict(), **model.state_dict()}, strict=True)
+        (output,) = outputs_of(other, image)
+        if out_type == 'avg_featmap':
+            mean = normalized(other.ln2, maps.mean((2, 3), keepdim=True))[..., 0, 0]
+        assert_close(
+            output, expected.get(out_type, maps if out_type != 'avg_featmap' else mean), 1e-10
+        )
+
+
+def test_heads_take_the_mean():
+    """timm's and torchvision's, and the mean of both heads of a distilled network."""
+    for name, last, norm in (
+        ('timm vit', 'blocks', 'norm'),
+        ('timm deit, distilled', 'blocks', 'norm'),
+        ('torchvision vit', 'encoder.layers', 'encoder.ln'),
+    ):
+        model, image = shaken(convert(KINDS[name].cfg)), image_of((97, 131))
+        _, tokens = calls_of(model, [last], image)[last]
+        mean = normalized(model.get_submodule(norm), tokens.permute(0, 3, 1, 2)).mean((2, 3))
+        heads = [one_of(model, 'head', 'heads')]
+        heads += [model.head_dist] if 'distilled' in name else []
+        expected = sum(head(mean) for head in heads) / len(heads)
+        assert_close(outputs_of(model, image)[0], expected, 1e-10, name)
+
+
+def test_a_head_for_two_tokens_takes_the_mean():
+    """It would take the images of a batch of two or three for tokens, if it got one tensor."""
+    head = dict(type='DeiTClsHead', num_classes=5, in_channels=16, init_cfg=None)
+    cfg = dict(VIT, type='mmpretrain.DistilledVisionTransformer')
+    backbone = dict(type='mmparc.ParCify', backbone=cfg, replace='attention', img_size=IMG_SIZE)
+    model = MODELS.build(
+        dict(type='ImageClassifier', backbone=backbone, head=head, _scope_='mmpretrain')
+    )
+    model = in_eval(model.double())
+    for batch in (1, 2, 3):
+        image = image_of((64, 96), batch=batch)
+        mean, _ = outputs_of(model.backbone, image)
+        layers = model.head.layers
+        expected = (layers.head(mean) + layers.head_dist(mean)) / 2
+        with torch.no_grad():
+            assert_close(model.head(model.extract_feat(image)), expected, 1e-12)
+
+
+def test_mobilevit_mixes_the_whole_map():
+    """One pixel reaches its row and its column; in the plain network every second pixel."""
+    reached = {}
+    for kind, model in (('parc', convert(MOBILEVIT)), ('plain', plain(MOBILEVIT))):
+        block = shaken(model).layers[2][1]
+        block.local_rep = block.conv_proj = nn.Identity()
+        block.conv_fusion = None
+        maps = torch.randn(1, 24, 8, 12, dtype=torch.float64)
+        changed = maps.clone()
+        changed[:, 0, 2, 5] += 1  # a norm takes out what is added to all channels
+        with torch.no_grad():
+            reached[kind] = (block(changed) - block(maps)).abs().amax((0, 1)) > 1e-9
+    rows, columns = torch.meshgrid(torch.arange(8), torch.arange(12), indexing='ij')
+    assert torch.equal(reached['parc'], (rows == 2) | (columns == 5))
+    assert torch.equal(reached['plain'], (rows % 2 == 0) & (columns % 2 == 1))
+
+
+DROPS = {
+    'vit': dict(drop_rate=0.25),
+    'swin': dict(stage_cfgs=dict(block_cfgs=dict(attn_cfgs=dict(proj_drop=0.25)))),
+    'pvt': dict(drop_rate=0.25),
+    'mit': dict(drop_rate=0.25),
+    'mmseg swin': dict(drop_rate=0.25),
+}
+
+
+@pytest.mark.parametrize('name', DROPS)
+def test_dropouts_stay(name):
+    """DropPath mixes all or nothing of an image in training, dropout takes out single values."""
+    kind = KINDS[name]
+    for changes, rate in ((dict(drop_path_rate=0.5), 0.5), (DROPS[name], 0.25)):
+        key = list(kind.attention)[-1]
+        module = shaken(convert(dict(kind.cfg, **{'drop_path_rate': 0.0, **changes})))
+        module = module.get_submodule(key)
+        width = 2 * module.mixer.conv_h.in_channels
+        x = torch.randn(32, 6, width, dtype=torch.float64)
+        arguments = (x.view(32, 2, 3, width),) if name == 'vit' else (x, (2, 3))
+        with torch.no_grad():
+            whole, mixed = (module.train(mode)(*arguments).flatten(1) for mode in (False, True))
+        kept = mixed != 0
+        if 'drop_path_rate' in changes:
+            kept = kept.all(1)
+            assert not mixed[~kept].any()
+        assert abs(kept.double().mean() - (1 - rate)) < 0.3
+        assert 0 < kept.sum() < kept.numel()
+        assert_close(mixed[kept] * (1 - rate), whole[kept], 1e-12)
+
+
+# Weights
+
+
+def original_swin(weights):
+    """Weights of mmdet's Swin under the names of its authors' code."""
+    names = {}
+    for name, value in weights.items():
+        name = name.replace('stages.', 'layers.').replace('w_msa.', '')
+        name = name.replace('ffn.layers.0.0.', 'mlp.fc1.').replace('ffn.layers.1.', 'mlp.fc2.')
+        names[name.replace('projection.', 'proj.')] = value
+    return names
+
+
+def prefixed(weights):
+    return {f'backbone.{n}': value for n, value in weights.items()}
+
+
+def of_a_wrapper(weights):
+    return {f'module.{n}': value for n, value in weights.items()}
+
+
+CHECKPOINTS = {
+    'vit': ('vit', dict(prefix='backbone.'), {}, prefixed),
+    'swin': ('swin', dict(prefix='backbone.'), {}, prefixed),
+    'mobilevit': ('mobilevit', {}, {}, dict),
+    'mmdet swin': ('mmdet swin', {}, dict(convert_weights=False), prefixed),
+    "mmdet swin, authors'": ('mmdet swin', {}, dict(convert_weights=True), original_swin),
+    'mmdet pvt': ('pvt', {}, dict(convert_weights=False), dict),
+    'mmseg swin, prefixed': ('mmseg swin', {}, {}, prefixed),
+    'mmseg swin, of a wrapper': ('mmseg swin', {}, {}, of_a_wrapper),
+    'mit': ('mit', {}, {}, dict),
+}
+
+
+@pytest.mark.parametrize('name', CHECKPOINTS)
+def test_pretrained_weights(name, tmp_path):
+    """What the plain network's own loading makes of a checkpoint."""
+    key, rule, changes, renamed = CHECKPOINTS[name]
+    kind, path = KINDS[key], str(tmp_path / 'plain.pth')
+    torch.save(dict(state_dict=renamed(filled(kind.cfg).state_dict())), path)
+    cfg = dict(kind.cfg, **changes, init_cfg=ConfigDict(type='Pretrained', checkpoint=path, **rule))
+    twin, model = plain(cfg), convert(cfg)
+    start = {n: value.clone() for n, value in twin.state_dict().items() if not is_gone(kind, n)}
+    before = {n: model.state_dict()[n].clone() for n in new_names(kind)}
+    for m in (twin, model):
+        m.init_weights()
+    expected, after = twin.state_dict(), model.state_dict()
+    for n, value in start.items():
+        assert torch.equal(after[n], expected[n]), n
+        # negative control: all that stays was loaded
+        assert not value.is_floating_point() or not torch.equal(after[n], value), n
+    assert all(torch.equal(after[n], value) for n, value in before.items())
+
+
+def test_a_checkpoint_with_absolute_positions(tmp_path):
+    """Which upstream's own loading would look for in the model."""
+    for package in ('mmdet', 'mmseg'):
+        cfg = dict(DET_SWIN, type=f'{package}.SwinTransformer', use_abs_pos_embed=True)
+        source, path = filled(cfg), str(tmp_path / f'{package}.pth')
+        torch.save(dict(state_dict=prefixed(source.state_dict())), path)
+        model = convert(dict(cfg, init_cfg=ConfigDict(type='Pretrained', checkpoint=path)))
+        model.init_weights()
+        kept = [n for n in source.state_dict() if n in model.state_dict()]
+        assert 'stages.0.blocks.0.ffn.layers.1.weight' in kept
+        assert all(torch.equal(model.state_dict()[n], source.state_dict()[n]) for n in kept)
+
+
+@each_family
+def test_initial_values(name):
+    """init_weights leaves kernels and embeddings as they began, and norms at 1."""
+    model = convert(KINDS[name].cfg)
+    before = {n: model.state_dict()[n].clone() for n in new_names(KINDS[name])}
+    if isinstance(KINDS[name].cfg, dict):
+        model.init_weights()
+    for n, value in before.items():
+        assert torch.equal(model.state_dict()[n], value), n
+        if n.endswith('pos_embed'):
+            assert 0.005 < value.std() < 0.04
+    norms = [m for m in model.modules() if isinstance(m, nn.LayerNorm)]
+    assert norms and all(torch.equal(m.weight, torch.ones_like(m.weight)) for m in norms)
+
+
+# What the network had stays
+
+
+@pytest.mark.parametrize(
+    ('cfg', 'frozen'),
+    [
+        (dict(VIT, frozen_stages=1), ('patch_embed', 'layers.0.')),
+        (dict(SWIN, frozen_stages=0), ('patch_embed', 'stages.0.', 'norm0.')),
+        (dict(SWIN_V2, frozen_stages=0), ('patch_embed', 'stages.0.', 'norm0.')),
+        (dict(MOBILEVIT, frozen_stages=2), ('layers.0.', 'layers.1.')),
+        (
+            dict(DET_SWIN, frozen_stages=1, use_abs_pos_embed=True),
+            ('patch_embed', 'stages.0.', 'norm0.'),
+        ),
+        (dict(SEG_SWIN, frozen_stages=1), ('patch_embed', 'stages.0.', 'norm0.')),
+    ],
+    ids=lambda v: v['type'] if isinstance(v, dict) else '',
+)
+def test_frozen_stages_stay_frozen(cfg, frozen):
+    model = convert(cfg, channel_attention=True)
+    if 'VisionTransformer' not in cfg['type']:  # which freezes when it is built, and then alone
+        model.train()
+    assert {n for n, p in model.named_parameters() if not p.requires_grad} == {
+        n for n, _ in model.named_parameters() if n.startswith(frozen)
+    }
+    for name, module in mixers(model).items():
+        assert module.conv_h.training is not name.startswith(frozen)
+    for name, module in model.named_modules():
+        if isinstance(module, nn.BatchNorm2d) and '.ffn.' in name:
+            assert module.training is not name.startswith(frozen)
+
+
+@each_family
+def test_a_given_module_keeps_mode_and_precision(name):
+    for training in (False, True):
+        source = plain(KINDS[name].cfg).double()
+        source.train(training)
+        model = parcify(source, replace='attention', img_size=IMG_SIZE, channel_attention=True)
+        assert {m.training for m in model.modules()} == {training}
+        assert {p.dtype for p in model.parameters()} == {torch.float64}
+
+
+@each_kind
+def test_every_parameter_gets_a_gradient(name):
+    """None is left over, for which DistributedDataParallel would wait."""
+    model = convert(KINDS[name].cfg, channel_attention=True)
+    if hasattr(model, 'init_weights'):
+        model.init_weights()
+    for parameter in model.parameters():  # some heads and norms start at 0
+        if not parameter.any():
+            nn.init.normal_(parameter, std=0.1)
+    for n, grad in gradients(model, image_of((97, 131), batch=3, dtype=torch.float32)).items():
+        assert grad is not None and grad.isfinite().all(), n
+        # Channel attention squeezes so few channels into one, which an activation may put out.
+        assert grad.any() or '.fc.' in n, n
+
+
+def test_checkpointing_gives_the_same_gradients():
+    for name in ('swin', 'swin_v2', 'mmdet swin', 'mmseg swin', 'mit', 'timm vit', 'timm swin'):
+        runs = []
+        for with_cp in (False, True):
+            cfg = KINDS[name].cfg
+            if isinstance(cfg, dict):
+                model = convert(dict(cfg, with_cp=with_cp, drop_path_rate=0.0)).double()
+            else:
+                model = convert(cfg).double()
+                model.set_grad_checkpointing(with_cp)
+            counts = []
+            mixer = list(mixers(model).values())[-1]
+            mixer.register_forward_hook(lambda *call, counts=counts: counts.append(call))
+            torch.manual_seed(0)
+            runs.append(gradients(model, image_of((97, 131))))
+            assert len(counts) == 1 + with_cp
+        for n, grad in runs[0].items():
+            assert_close(runs[1][n], grad, 1e-12, n)
+
+
+@each_family
+def test_one_model_in_many_ways(name):
+    """Backends, memory formats, batches, copies, and weights of a model for smaller images."""
+    kind = KINDS[name]
+    model, image = shaken(convert(kind.cfg, channel_attention=True)), image_of((97, 131), batch=2)
+    expected = outputs_of(model, image)
+
+    def same(outputs, bound=1e-10):
+        for a, b in zip(outputs, expected, strict=True):
+            assert_close(a, b, bound)
+
+    for backend in BACKENDS:
+        other = copy.deepcopy(model)
+        for mixer in mixers(other).values():
+            mixer.conv_h.backend = mixer.conv_w.backend = backend
+        same(outputs_of(other, image))
+    last = torch.channels_last
+    same(outputs_of(copy.deepcopy(model).to(memory_format=last), image.to(memory_format=last)))
+    singles = [outputs_of(model, one[None]) for one in image]
+    same([torch.cat(parts) for parts in zip(*singles, strict=True)])
+    for twin in (copy.deepcopy(model), pickle.loads(pickle.dumps(model))):
+        assert type(twin) is type(model)
+        same(outputs_of(twin, image), 0)
+        next(iter(mixers(twin).values())).conv_h.weight.data.zero_()  # they share nothing
+        assert relative_error(outputs_of(twin, image)[-1], expected[-1]) > 1e-6
+        same(outputs_of(model, image), 0)
+    half = outputs_of(copy.deepcopy(model).bfloat16(), image.bfloat16())
+    assert half[0].dtype is torch.bfloat16
+    same(half, 0.1)
+    larger = in_eval(convert(kind.cfg, img_size=(128, 160), channel_attention=True).double())
+    assert kernel_sizes(larger) != kernel_sizes(model)
+    assert relative_error(outputs_of(larger, image)[-1], expected[-1]) > 1e-3
+    larger.load_state_dict(model.state_dict(), strict=True)
+    exact = image_of((128, 160))
+    for a, b in zip(outputs_of(larger, exact), outputs_of(model, exact), strict=True):
+        assert_close(a, b, 1e-10)
+
+
+@full
+def test_compiled():
+    for name in ('vit', 'timm vit', 'timm swin', 'torchvision vit'):
+        model, image = shaken(convert(KINDS[name].cfg)), image_of((97, 131))
+        compiled = torch.compile(model, fullgraph=True, backend='eager')
+        for a, b in zip(outputs_of(compiled, image), outputs_of(model, image), strict=True):
+            assert_close(a, b, 1e-10, name)
+
+
+# Choices
+
+
+def test_options():
+    model = convert(DET_SWIN, pos_embed='first', resize='interpolate_sum', backend='fft')
+    embedded = [mixer.conv_h.pos_embed is not None for mixer in mixers(model).values()]
+    assert embedded == [True, False, True, True, True]
+    layers = [layer for mixer in mixers(model).values() for layer in mixer.children()]
+    assert {(layer.resize, layer.backend) for layer in layers} == {('interpolate_sum', 'fft')}
+
+
+DEDICATED = {
+    'vit': 'mmparc.ParCVisionTransformer',
+    'vit, maps': 'mmparc.ParCVisionTransformer',
+    'swin': 'mmparc.ParCSwinTransformer',
+    'swin, embedded': 'mmparc.ParCSwinTransformer',
+    'mobilevit': 'mmparc.ParCMobileViT',
+}
+
+
+@pytest.mark.parametrize('name', DEDICATED)
+def test_equal_to_the_dedicated_backbone(name):
+    cfg = dict(KINDS[name].cfg, type=DEDICATED[name], img_size=IMG_SIZE)
+    for options in ({}, dict(channel_attention=True, pos_embed='first')):
+        torch.manual_seed(1)
+        dedicated = MODELS.build(dict(cfg, **options))
+        model = convert(KINDS[name].cfg, **options)
+        shapes, expected = (
+            {n: value.shape for n, value in m.state_dict().items()} for m in (model, dedicated)
+        )
+        assert shapes == expected and mixers(model)
+        dedicated, model = shaken(dedicated), in_eval(model.double())
+        image = image_of((97, 131))
+        before = outputs_of(model, image)[-1]
+        model.load_state_dict(dedicated.state_dict(), strict=True)
+        for a, b in zip(outputs_of(model, image), outputs_of(dedicated, image), strict=True):
+            assert torch.equal(a, b)
+        assert not torch.equal(before, outputs_of(model, image)[-1])  # negative control
+    with pytest.raises(TypeError):
+        MODELS.build(dict(cfg, channel_atention=True))
+
+
+class Mean(nn.Module):
+    """What a user's own attention may look like."""
+
+    def __init__(self):
+        super().__init__()
+        self.proj = nn.Linear(8, 8)
+        self.drop = nn.Dropout(0.1)
+
+    def forward(self, x):
+        return self.drop(self.proj(x.mean((1, 2), keepdim=True))).expand_as(x)
+
+
+class MeanOfSubclass(Mean):
+    pass
+
+
+def test_users_can_register_their_own():
+    class Network(nn.Module):
+        def __init__(self, kind):
+            super().__init__()
+            self.stem = nn.Conv2d(3, 8, 4, stride=4)
+            self.mix = kind()
+
+        def forward(self, x):
+            return self.mix(self.stem(x).permute(0, 2, 3, 1))
+
+    with pytest.raises(ValueError):
+        parcify(Network(Mean), replace='attention', img_size=IMG_SIZE)
+
+    @register_attention(Mean)
+    def mean(module):
+        return TokenMixer(module, drops=[module.drop])
+
+    model = parcify(Network(Mean), replace='attention', img_size=IMG_SIZE)
+    assert kernel_sizes(model) == {'mix.mixer': (16, 24)} and model.mix.drop[0].p == 0.1
+    with pytest.raises(ValueError):  # a subclass may do something else
+        parcify(Network(MeanOfSubclass), replace='attention', img_size=IMG_SIZE)
+
+
+def test_adopt_leaves_the_module_as_it_is():
+    module = nn.Linear(2, 3)
+    new = adopt(nn.Identity, module)
+    assert type(new) is nn.Identity and new.weight is module.weight
+    del new.weight
+    assert module.weight.shape == (3, 2)
+
+
+# Refusals
+
+SMALL_VIT = dict(embed_dims=16, num_layers=2, num_heads=2, feedforward_channels=24)
+T2T = dict(
+    img_size=64,
+    embed_dims=16,
+    t2t_cfg=dict(token_dims=8, use_performer=False),
+    num_layers=1,
+    layer_cfgs=dict(num_heads=2, feedforward_channels=24),
+)
+XCIT = dict(img_size=64, patch_size=16, embed_dims=16, depth=1, cls_attn_layers=1, num_heads=2)
+ODD = dict(VIT, arch=dict(embed_dims=15, num_layers=1, num_heads=3, feedforward_channels=24))
+SWIGLU = dict(VIT, layer_cfgs=dict(ffn_type='swiglu_fused'))
+REFUSED = [
+    # attention that is not known, or in a network that is not known
+    (
+        dict(type='mmpretrain.BEiTViT', arch=SMALL_VIT, img_size=64, out_type='avg_featmap'),
+        {},
+        'BEiTViT BEiTAttention',
+    ),
+    (
+        dict(type='mmpretrain.DeiT3', arch=SMALL_VIT, img_size=64, patch_size=16),
+        dict(img_size=64),
+        'DeiT3',
+    ),
+    (dict(type='mmpretrain.T2T_ViT', **T2T), dict(img_size=64), 'T2T_ViT'),
+    (dict(type='mmpretrain.XCiT', **XCIT), {}, 'XCiT ClassAttention'),
+    (dict(type='mmpretrain.EdgeNeXt', arch='xxsmall'), {}, 'EdgeNeXt'),
+    (lambda: VisionTransformer(**TIMM_VIT, global_pool='map'), {}, 'AttentionPoolLatent'),
+    (dict(type='mmpretrain.ResNet', depth=18), {}, 'ResNet'),
+    # what cannot be
+    (ODD, {}, '15'),
+    (SWIGLU, dict(channel_attention=True), 'SwiGLUFFNFused'),
+    (VIT, dict(stages=1), 'stages'),
+    (VIT, dict(share=0.5), 'share'),
+    (VIT, dict(parc_starts=(1, 1)), 'parc_starts'),
+    (VIT, dict(pos_embed='none'), 'pos_embed'),
+    (VIT, dict(replace='last', channel_attention=True), 'channel_attention'),
+]
+
+
+def test_refusals():
+    """In one line; and the given network stays as it was."""
+    for cfg, options, words in REFUSED:
+        network = plain(cfg)
+        before = {n: value.clone() for n, value in network.state_dict().items()}
+        kinds = [type(m) for m in network.modules()]
+        with pytest.raises(ValueError) as refusal:
+            parcify(network, **{'replace': 'attention', **options})
+        message = str(refusal.value)
+        assert '\n' not in message and all(w in message for w in words.split()), message
+        assert [type(m) for m in network.modules()] == kinds
+        after = network.state_dict()
+        assert list(after) == list(before)
+        assert all(torch.equal(value, before[n]) for n, value in after.items())
+    convert(SWIGLU)  # without channel attention it can be exchanged
+    for cfg in (VIT, SWIN, MOBILEVIT):
+        with pytest.raises(ValueError):  # not twice
+            parcify(convert(cfg), replace='attention')
+
+
+def test_it_reports(caplog):
+    """The kernels at each resolution, what is frozen, and what else goes."""
+    caplog.set_level(logging.INFO, 'mmparc')
+    convert(dict(DET_SWIN, use_abs_pos_embed=True))
+    (first, *_, dropped) = [message for _, _, message in caplog.record_tuples]
+    for word in ('2 x ShiftWindowMSA', '8 channels', '16', '24', *list(DET_SWIN_BLOCKS)[:2]):
+        assert word in first
+    assert 'absolute_pos_embed' in dropped
+    caplog.clear()
+    convert(dict(VIT, type='mmpretrain.DistilledVisionTransformer', frozen_stages=1))
+    levels = {
+        name: level for _, level, m in caplog.record_tuples for name in VIT_LAYERS if name in m
+    }
+    assert levels == {'layers.0.attn': logging.WARNING, 'layers.1.attn': logging.INFO}
+    for word in ('cls_token', 'pos_embed', 'dist_token'):
+        assert word in caplog.messages[-1]
