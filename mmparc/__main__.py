@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 from mmparc.home import home
+from mmparc.tool import one_line_errors
 
 
 def main() -> None:
@@ -22,7 +23,8 @@ def main() -> None:
         for path in sorted(tools.glob('**/*.py'))
     }
     if len(sys.argv) < 2 or sys.argv[1] in ('-h', '--help'):
-        print_list(commands)
+        with one_line_errors():
+            print_list(commands)
         return
     command = sys.argv[1]
     known = {path.stem: path for path in commands.values()} | commands

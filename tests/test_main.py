@@ -71,7 +71,7 @@ def test_a_tool_is_the_main_module(tmp_path: Path) -> None:
         'from multiprocessing.spawn import get_preparation_data\n'
         "print(__name__, get_preparation_data('')['init_main_from_path'], *sys.argv)\n"
     )
-    for name in ('__init__.py', '__main__.py', 'home.py'):
+    for name in ('__init__.py', '__main__.py', 'errors.py', 'home.py', 'tool.py'):
         shutil.copy(ROOT / 'mmparc' / name, package)
     command = [sys.executable, '-m', 'mmparc', 'spy', '--x', '1']
     result = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)

@@ -1,14 +1,19 @@
-"""The command-line arguments that tools share."""
+"""Reads the command line of tools/train.py and tools/test.py (mmparc/tool.py) into a config."""
 
 import argparse
 import os
 from pathlib import Path
 
 from mmengine.config import Config
-from mmengine.config import DictAction as MMEngineDictAction
+
+from mmparc.tool import CfgOptions as DictAction
+from mmparc.tool import add_config_arguments
+from mmparc.tool import add_run_arguments as add_arguments
 
 from .config import load_config, set_work_dir
 from .errors import UserError
+
+__all__ = ['DictAction', 'add_arguments', 'add_config_arguments', 'config_of']
 
 # What a launcher tells each process, and how one starts it.
 LAUNCHED = {
@@ -16,52 +21,6 @@ LAUNCHED = {
     'slurm': ('SLURM_PROCID', 'tools/slurm_train.sh PARTITION JOB_NAME CONFIG'),
     'mpi': ('OMPI_COMM_WORLD_RANK', 'mpirun'),
 }
-
-
-class DictAction(MMEngineDictAction):
-    """mmengine's reading of KEY=VALUE, which says what it cannot read as argparse does: exit 2."""
-
-    def __call__(
-        self,
-        parser: argparse.ArgumentParser,
-        namespace: argparse.Namespace,
-        values: list[str],
-        option_string: str | None = None,
-    ) -> None:
-        for value in values:
-            key, found, _ = value.partition('=')
-            if not found or not all(key.split('.')):
-                parser.error(
-                    f"argument {option_string}: '{value}' is no KEY=VALUE: write it as "
-                    'model.backbone.depth=50, without spaces around the ='
-                )
-            try:
-                super().__call__(parser, namespace, [value], option_string)
-            except AssertionError as error:  # of brackets
-                parser.error(f"argument {option_string}: '{value}': {error}")
-
-
-def add_config_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the arguments that say which config is meant and how it is changed."""
-    parser.add_argument(
-        'config', help='a path, or a name such as mmparc::det/...py or mmdet::...py'
-    )
-    parser.add_argument(
-        '--cfg-options',
-        nargs='+',
-        action=DictAction,
-        metavar='KEY=VALUE',
-        help='override config entries; data_root=DIR moves the data set',
-    )
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the arguments that say which config is run, how it is changed, where and by whom."""
-    add_config_arguments(parser)
-    parser.add_argument('--work-dir', help='where logs, metrics and checkpoints go')
-    parser.add_argument('--launcher', choices=['none', 'pytorch', 'slurm', 'mpi'], default='none')
-    # torch.distributed.launch passes it; torchrun sets the environment variable itself.
-    parser.add_argument('--local_rank', '--local-rank', type=int, help=argparse.SUPPRESS)
 
 
 def config_of(args: argparse.Namespace) -> Config:

@@ -3,9 +3,7 @@
 import difflib
 from collections.abc import Iterable
 
-
-class UserError(Exception):
-    """Something that the user can mend; the message is one line, the cause and the fix."""
+from mmparc.errors import UserError
 
 
 class SampleError(UserError):

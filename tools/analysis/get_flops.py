@@ -5,28 +5,13 @@ On the CPU, with random weights, for one image; mmparc/analysis/flops.py says wh
 """
 
 import argparse
-import warnings
 
-try:
-    from mmengine.logging import MMLogger
-    from rich.console import Console
-    from rich.table import Table
-
-    from mmparc import engine
-    from mmparc.analysis.flops import count_config
-    from mmparc.engine.errors import first_line
-    from mmparc.ops import BACKENDS
-except ImportError as error:
-    raise SystemExit(
-        f'error: {error.name or error} is not installed in this Python: in a checkout run '
-        '`make env`, then `. .venv/bin/activate`; with an installed mmparc run '
-        "`pip install 'mmparc[mm]'`"
-    ) from None
+from mmparc import tool
 
 
-def parse_args() -> argparse.Namespace:
+def make_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    engine.add_config_arguments(parser)
+    tool.add_config_arguments(parser)
     parser.add_argument(
         '--shape',
         type=int,
@@ -36,35 +21,31 @@ def parse_args() -> argparse.Namespace:
         'test images (classification) or of training images (segmentation), or what test images '
         'are resized to (detection)',
     )
-    parser.add_argument(
-        '--backend', nargs='+', choices=BACKENDS, default=BACKENDS, help='default: all three'
-    )
-    return parser.parse_args()
+    return parser
 
 
-def size_of(shape: list[int] | None) -> tuple[int, int] | None:
-    if shape is None:
-        return None
-    if len(shape) > 2 or min(shape) < 1:
-        raise engine.UserError(f'--shape takes one or two positive numbers, H W, got {shape}')
-    return shape[0], shape[-1]
+def main(args: argparse.Namespace) -> None:
+    from rich.console import Console
+    from rich.table import Table
 
+    from mmparc import engine
+    from mmparc.analysis.flops import count_config
+    from mmparc.engine.errors import first_line
 
-@engine.exit_on_user_error
-def main() -> None:
-    args = parse_args()
-    size = size_of(args.shape)
+    size = None
+    if args.shape:
+        if len(args.shape) > 2 or min(args.shape) < 1:
+            raise tool.UserError(f'--shape takes one or two positive numbers, got {args.shape}')
+        size = args.shape[0], args.shape[-1]
     cfg = engine.load_config(args.config, args.cfg_options)
     engine.check_model_types(cfg)
-    # A trace and upstream's constructors warn of much that a count has nothing to do with.
-    warnings.simplefilter('ignore')
-    MMLogger.get_current_instance().setLevel('ERROR')
+    tool.quiet()
     try:
-        report = count_config(cfg, size, args.backend)
+        report = count_config(cfg, size)
     except RuntimeError as error:  # torch's, of shapes
-        raise engine.UserError(
+        raise tool.UserError(
             f'the model cannot take such an image: {first_line(error)}: pass another --shape, or '
-            'mend the channels in the config'
+            'correct the channels in the config'
         ) from error
 
     (height, width), (h, w) = report.size, report.padded
@@ -91,4 +72,4 @@ def main() -> None:
 
 
 if __name__ == '__main__':
-    main()
+    tool.run(make_parser(), main)
