@@ -735,10 +735,7 @@ BAD_COMMANDS = {
     'a shape of 0': Case('swap parc-resnet50 --shape 0 0', '--shape|positive'),
     'an unknown table': Case('tools/reproduce.py detektion --dry-run', 'detection'),
     'a row that is none': Case('tools/reproduce.py detection --dry-run --rows ParC', 'ParC|rows'),
-    'no jobs': Case('tools/reproduce.py detection --jobs 0', '--jobs|at least 1'),
-    'slurm without partition': Case(
-        'tools/reproduce.py detection --launcher slurm', '--partition NAME'
-    ),
+    'no GPUs': Case('tools/reproduce.py detection --gpus 0', '--gpus|at least 1'),
     'a table of nonsense': Case('table', 'table.yaml', write('table.yaml', 'Dear table,\n- x: {')),
     'an empty table': Case('table', 'table.yaml', write('table.yaml', '')),
     'a table without rows': Case(
@@ -754,13 +751,13 @@ BAD_COMMANDS = {
     'an unknown table, reported': Case('tools/paper_tables.py detektion --out out', 'detection'),
     'results that are none': Case(
         'tools/paper_tables.py --render-only --out out',
-        'small.json|mend it',
+        'small.json|restore it',
         write('out/small.json', '{"a": '),
     ),
     "somebody's page": Case(
         'tools/paper_tables.py --render-only --out out',
         'move it away|another --out',
-        write('out/index.html', 'mine'),
+        write('out/small.md', 'mine'),
     ),
     'a page without a place': Case(
         'tools/paper_tables.py --render-only --out out --readme my.md',

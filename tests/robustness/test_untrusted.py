@@ -1,7 +1,7 @@
 """A checkpoint with code in it: whichever way it comes in, the code does not run.
 
 The code would write a file, and does where such a checkpoint is loaded without care. That reports
-escape what they show is tested in tests/test_paper_tables.py.
+escape what they show is tested in tests/results/test_write.py.
 """
 
 import functools

@@ -1,0 +1,365 @@
+"""tools/reproduce.py: which runs, in which order, and what becomes of interrupted ones.
+
+Most runs are stand-ins that leave what mmengine leaves; one test trains, kills and resumes.
+"""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from helpers import ROOT, run_tool, tool_environment
+from mmengine.config import DictAction
+from runs import call, write_run
+
+from mmparc.errors import UserError
+from mmparc.results.plan import load_table
+from mmparc.results.run import Job, as_option, is_running, locked, make_jobs, run_jobs
+
+NETWORKS = [
+    f'{folder}/{{}}{parc}{plain}'
+    for folder, plain in (
+        ('convnext', 'convnext-xt'),
+        ('resnet', 'resnet50'),
+        ('mobilenet_v2', 'mobilenet-v2'),
+    )
+    for parc in ('', 'parc-')
+]
+# The published detection table, from the papers and the configs' names.
+DETECTION = [f'cls/{name.format("")}_32xb128_in1k' for name in NETWORKS]
+DETECTION += [
+    f'det/{name.format("cascade-mask-rcnn_")}_fpn_4conv1fc-giou_amp-ms-crop-3x_coco'
+    for name in NETWORKS
+]
+
+
+def test_dry_run_lists_the_published_table(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    monkeypatch.chdir(tmp_path)
+
+    def listed(*args: str) -> tuple[str, list[str]]:
+        call('reproduce', *args, '--dry-run')
+        said = capsys.readouterr().out
+        return said, re.findall(r'^ +python -m mmparc train mmparc::(\S+)\.py ', said, re.M)
+
+    said, configs = listed('detection', '--work-dirs', str(tmp_path / 'w'))
+    assert configs == DETECTION and len(set(DETECTION)) == 12
+    assert 'detection: 12 runs, 0 of them done' in said
+    for line in said.splitlines():
+        if 'train mmparc::det/' in line:  # starts from the classifier that was trained before
+            stem = re.search(r'cascade-mask-rcnn_(.*?)_fpn', line)[1]
+            assert f'init_cfg.checkpoint={tmp_path}/w/cls/{stem}_32xb128_in1k/epoch_300' in line
+    # one row with what it needs
+    said, configs = listed('detection', '--rows', 'ParC-ResNet50')
+    assert configs == [name for name in DETECTION if 'parc-resnet50' in name]
+    assert re.findall("^not here: .*'(data/[^']*)'", said, re.M) == ['data/imagenet', 'data/coco/']
+    assert list(tmp_path.iterdir()) == []
+
+    for args, named in (
+        (['detektion'], "'detection'"),
+        (['detection', '--rows', 'ResNet5'], "'ResNet50'"),
+        (['detection', '--gpus', '8'], '--gpus.*--launcher pytorch'),
+        (['detection', '--launcher', 'pytorch', '--gpus', '0'], 'at least 1'),
+        (['segmentation_voc'], "'data/"),
+        (['segmentation_voc', '--plan', '--gpus', '0'], 'at least 1'),
+    ):
+        with pytest.raises(UserError, match=named) as caught:
+            call('reproduce', *args)
+        assert '\n' not in str(caught.value)
+    assert list(tmp_path.iterdir()) == []
+
+
+TABLE = """
+title: A table
+task: cls
+metrics: {top1: accuracy/top1}
+rows:
+  - {name: A, config: cls/resnet/resnet-micro_toy.py, batch: 32, schedule: 20 epochs}
+  - name: B
+    config: cls/resnet/parc-resnet-micro_toy.py
+    needs: cls/resnet/resnet-micro_toy.py
+    options:
+      model.backbone.init_cfg.type: Pretrained
+      model.backbone.init_cfg.checkpoint: work_dirs/cls/resnet-micro_toy/epoch_20.pth
+    batch: 32
+    schedule: 20 epochs
+  - name: C
+    config: cls/convnext/convnext-micro_toy.py
+    batch: 64
+    schedule: 20 epochs
+    seeds: [0, 1]
+"""
+TRAIN = """
+import json, pathlib, sys, time
+folder, seconds = pathlib.Path(sys.argv[1]), float(sys.argv[2])
+print('started', flush=True)
+time.sleep(seconds)
+logs = folder / '20260101_000000/vis_data'
+logs.mkdir(parents=True)
+(folder / 'last_checkpoint').write_text('epoch_20.pth')
+(logs / 'scalars.json').write_text(json.dumps({'accuracy/top1': 1.0, 'step': 20}))
+"""
+FAIL = 'print("ValueError: this is why"); raise SystemExit(3)'
+PYTHON = [sys.executable, '-S', '-c']  # starts at once
+
+
+@pytest.fixture
+def jobs(tmp_path: Path) -> list[Job]:
+    path = tmp_path / 'mine.yaml'
+    path.write_text(TABLE)
+    return make_jobs(load_table(str(path)).rows, str(path), tmp_path / 'runs', {})
+
+
+def trains(job: Job, seconds: float = 0) -> list[str]:
+    return [*PYTHON, TRAIN, str(job.work_dir), str(seconds)]
+
+
+def run(jobs: list[Job], command: Callable[[Job], list[str]] = trains) -> list[str]:
+    return list(run_jobs(jobs, command).values())
+
+
+def test_order_commands_and_skipping(jobs: list[Job]) -> None:
+    assert [job.label for job in jobs] == [
+        *('mine: A', 'mine: B', 'mine: C, seed 0', 'mine: C, seed 1')
+    ]
+    first, second, other, _ = jobs
+    assert second.needs is first and second.schedule == '20 epochs'
+    checkpoint = f'model.backbone.init_cfg.checkpoint={first.work_dir}/epoch_20.pth'
+    assert checkpoint in second.train_arguments()
+    assert '--auto-scale-lr' not in first.train_arguments()
+    assert '--auto-scale-lr' in other.train_arguments()  # 32 images instead of 64
+    assert other.train_arguments()[-1] == 'randomness.seed=0'
+    assert first.command() == [sys.executable, '-m', 'mmparc', 'train', *first.train_arguments()]
+
+    assert run(jobs) == [''] * 4
+    assert run(jobs, lambda job: [*PYTHON, FAIL]) == [''] * 4  # all done: nothing starts
+    (first.work_dir / 'last_checkpoint').unlink()
+    assert run(jobs, lambda job: [*PYTHON, FAIL])[0] != ''  # the control
+
+
+def test_a_failure_stops_only_what_needs_it(jobs: list[Job], capfd: pytest.CaptureFixture) -> None:
+    first, second, other, _ = jobs
+    whys = run(jobs, lambda job: [*PYTHON, FAIL] if job is first else trains(job))
+    assert '3' in whys[0] and 'stdout.txt' in whys[0]
+    assert first.label in whys[1] and not second.work_dir.exists()
+    assert whys[2:] == ['', '']
+    assert 'ValueError: this is why' in capfd.readouterr().err
+    assert 'this is why' in (first.work_dir / 'stdout.txt').read_text()
+    # a process that ends well without results is no success
+    assert str(first.work_dir) in run([first], lambda job: [*PYTHON, ''])[0]
+    # neither is a run of another length in its place
+    write_run(other.work_dir.parent, '30 epochs', {'accuracy/top1': 1.0})
+    other.work_dir = other.work_dir.parent
+    assert 'epoch_30.pth' in run([other])[0]
+
+
+def test_two_processes_share_a_table(jobs: list[Job]) -> None:
+    first, _, other, _ = jobs
+    with locked(first.work_dir) as lock:
+        assert lock is not None and is_running(first.work_dir) and not is_running(other.work_dir)
+        whys = run(jobs)
+        assert str(first.work_dir) in whys[0] and first.label in whys[1] and whys[2] == ''
+        # a run keeps the lock when its parent is killed
+        child = subprocess.Popen([*PYTHON, 'input()'], stdin=subprocess.PIPE, pass_fds=(lock,))
+    assert is_running(first.work_dir)
+    child.communicate(b'\n')
+    assert not is_running(first.work_dir)
+    assert run(jobs) == [''] * 4
+
+
+@pytest.mark.parametrize('number', [signal.SIGTERM, signal.SIGINT])
+def test_stopping_ends_the_run(jobs: list[Job], number: int) -> None:
+    before = signal.signal(
+        signal.SIGINT, signal.default_int_handler
+    )  # a background shell ignores it
+    try:
+        threading.Timer(1.0, os.kill, (os.getpid(), number)).start()
+        with pytest.raises(KeyboardInterrupt):
+            run(jobs, lambda job: trains(job, seconds=100))
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert 'started' in (jobs[0].work_dir / 'stdout.txt').read_text()
+    assert not is_running(jobs[0].work_dir) and not jobs[1].work_dir.exists()
+
+
+def test_options_arrive_as_they_are() -> None:
+    for value in (True, None, 3, 1e-4, 'epoch_3.pth', [1, 2.5, 'a'], [True, [1, 2]]):
+        namespace = type('Namespace', (), {})()
+        action = DictAction(option_strings=['--cfg-options'], dest='options', nargs='+')
+        action(None, namespace, [as_option('a.b', value)])
+        assert namespace.options == {'a.b': value}
+        assert type(namespace.options['a.b']) is type(value)
+
+
+# Slurm and torchrun, by stand-ins
+
+
+@pytest.fixture
+def programs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder where stand-ins write their arguments: sbatch numbers jobs, squeue knows one."""
+    folder = tmp_path / 'bin'
+    folder.mkdir()
+    for name, says in (
+        ('sbatch', f'echo "$((40 + $(ls {tmp_path} | grep -c sbatch)));cluster"'),
+        ('squeue', f'case "$*" in *"$(cat {tmp_path}/queued)") echo 7;; esac'),
+        ('srun', 'true'),
+        ('torchrun', 'true'),
+        ('python', f'cat {tmp_path}/plan'),
+    ):
+        write = f'printf "%s\\n" "$@" > {tmp_path}/{name}-$$'
+        (folder / name).write_text(f'#!/bin/sh\n{write}\n{says}\n')
+        (folder / name).chmod(0o755)
+    (tmp_path / 'queued').write_text('nothing')
+    monkeypatch.setenv('PATH', f'{folder}:{os.environ["PATH"]}')
+    return tmp_path
+
+
+def calls(folder: Path, name: str) -> list[list[str]]:
+    """The arguments of each call of a stand-in since the last question."""
+    files = sorted(folder.glob(f'{name}-*'), key=lambda file: file.stat().st_mtime_ns)
+    found = [file.read_text().splitlines() for file in files]
+    for file in files:
+        file.unlink()
+    return found
+
+
+def test_slurm_submits_each_run_once_and_after_what_it_needs(
+    programs: Path, jobs: list[Job], capsys: pytest.CaptureFixture
+) -> None:
+    arguments = [str(programs / 'mine.yaml'), '--work-dirs', str(programs / 'runs')]
+    script = ['bash', ROOT / 'tools/slurm_reproduce.sh', 'gpu', *arguments]
+
+    def submit() -> list[list[str]]:
+        call('reproduce', *arguments, '--plan')  # what the script asks Python for
+        (programs / 'plan').write_text(capsys.readouterr().out)
+        subprocess.run(script, check=True, cwd=programs, stdout=subprocess.DEVNULL)
+        assert calls(programs, 'python') == [['-m', 'mmparc', 'reproduce', *arguments, '--plan']]
+        return calls(programs, 'sbatch')
+
+    one, two, three, four = submit()
+    assert not [word for word in one + three + four if 'dependency' in word]
+    assert '--dependency=afterok:41' in two
+    assert {'--partition=gpu', '--gres=gpu:1', '--ntasks=1'} < set(one)
+    assert {'--gres=gpu:2', '--ntasks=2', '--ntasks-per-node=2'} < set(three)  # 64 images
+    names = {word for words in (one, two, three, four) for word in words if '--job-name' in word}
+    assert len(names) == 4
+    # the script in it gives srun the arguments of tools/train.py
+    wrapped = '\n'.join(two).partition('--wrap=')[2]
+    environment = {**os.environ, 'SLURM_JOB_ID': '5'}
+    subprocess.run(wrapped, shell=True, check=True, env=environment)
+    (words,) = calls(programs, 'srun')
+    where = words.index('slurm')
+    assert words[where - 2 : where] == ['train', '--launcher']
+    assert words[where + 1 :] == jobs[1].train_arguments()
+
+    # what is queued is waited for, what is done is left out
+    (programs / 'queued').write_text(re.search('--job-name=(.*)', '\n'.join(one))[1])
+    assert '--dependency=afterok:7' in submit()[0]
+    assert run(jobs[:1]) == ['']
+    (programs / 'queued').write_text('nothing')
+    assert len(submit()) == 3 and 'dependency' not in ' '.join(submit()[0])
+    # a refusal ends it
+    (programs / 'bin/sbatch').write_text('#!/bin/sh\necho no such partition >&2\nexit 1\n')
+    result = subprocess.run(script, cwd=programs, capture_output=True, text=True)
+    assert result.returncode == 1 and result.stderr == 'no such partition\n'
+    assert subprocess.run(script[:3], capture_output=True).returncode == 2
+
+
+def test_several_machines_go_through_torchrun(
+    programs: Path, jobs: list[Job], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for key, value in {'NNODES': '2', 'NODE_RANK': '1', 'MASTER_ADDR': '10.0.0.1'}.items():
+        monkeypatch.setenv(key, value)
+    job = jobs[0]
+    job.gpus = 16
+    assert job.batch == 512 and job.scales_lr
+    subprocess.run(job.command('pytorch', nodes=2), check=True)
+    (words,) = calls(programs, 'torchrun')
+    expected = ['--nnodes=2', '--node_rank=1', '--nproc_per_node=8', '--master_addr=10.0.0.1']
+    assert words[:4] == expected
+    config, *rest = job.train_arguments()
+    assert words[-len(rest) - 3 :] == [config, '--launcher', 'pytorch', *rest]
+    # the second machine takes part and leaves the first one's files alone
+    with locked(job.work_dir):
+        assert run_jobs([job], lambda job: [*PYTHON, ''], node=1) == {job: ''}
+    files = {path.name for path in job.work_dir.iterdir()}
+    assert files == {'.lock', '.lock1', 'stdout-node1.txt'}
+
+
+# A real training
+
+SMALL = """
+title: A table
+task: cls
+metrics: {top1: accuracy/top1}
+seeds: [3]
+data: [make_toy_data --out OUT --tasks cls --train 16 --val 8]
+rows:
+  - &row
+    name: A
+    config: cls/resnet/resnet-micro_toy.py
+    batch: 8
+    schedule: 4 epochs
+    group: ResNet
+    arm: plain
+    options: &options
+      data_root: OUT/cls
+      train_cfg.max_epochs: 4
+      train_cfg.val_interval: 1
+      default_hooks.checkpoint.interval: 1
+      train_dataloader.batch_size: 8
+      train_dataloader.num_workers: 0
+      train_dataloader.persistent_workers: false
+      val_dataloader.num_workers: 0
+      val_dataloader.persistent_workers: false
+  - {<<: *row, name: B, arm: parc, config: cls/resnet/parc-resnet-micro_toy.py}
+"""
+
+
+@pytest.mark.full
+def test_a_killed_table_is_completed(tmp_path: Path) -> None:
+    path = tmp_path / 'mine.yaml'
+    path.write_text(SMALL.replace('OUT', str(tmp_path / 'data')))
+    (first, second) = load_table(str(path)).rows
+    (work_dir, other) = (row.runs(tmp_path / 'work_dirs')[0].work_dir for row in (first, second))
+    command = [sys.executable, ROOT / 'tools/reproduce.py', path]
+    process = subprocess.Popen(
+        command, cwd=tmp_path, env=tool_environment(), start_new_session=True
+    )
+    while not (work_dir / 'last_checkpoint').exists():
+        assert process.poll() is None
+        time.sleep(0.01)
+    process.terminate()
+    assert process.wait(60) == 130 and not other.exists()
+    step = int(re.search(r'\d+', (work_dir / 'last_checkpoint').read_text().split('epoch_')[1])[0])
+    assert 1 <= step < 4
+
+    # the same command again
+    result = run_tool('tools/reproduce.py', path, cwd=tmp_path)
+    assert result.returncode == 0, result.stdout + result.stderr
+    assert '2 of 2 runs are done' in result.stdout
+    logs = sorted(work_dir.glob('*/vis_data/scalars.json'))
+    assert len(logs) == 2 and len([*other.glob('*/vis_data')]) == 1
+    lines = [json.loads(line) for line in logs[-1].read_text().splitlines()]
+    epochs = [line['step'] for line in lines if 'lr' not in line]
+    assert epochs == [*range(step, 5)]  # first the one that the killed run may have missed
+    assert 'seed=3' in (work_dir / 'resnet-micro_toy.py').read_text()
+
+    # once more: nothing is left to do
+    result = run_tool('tools/reproduce.py', path, cwd=tmp_path)
+    assert result.returncode == 0 and sorted(work_dir.glob('*/vis_data/scalars.json')) == logs
+
+    result = run_tool('tools/paper_tables.py', path, '--out', 'results', cwd=tmp_path)
+    assert result.returncode == 0, result.stdout + result.stderr
+    kept = json.loads((tmp_path / 'results/mine.json').read_text())
+    assert [run['seed'] for run in kept['runs']] == [3, 3]
+    assert all(set(run['metrics']) >= {'accuracy/top1'} for run in kept['runs'])
+    assert '| B | ' in (tmp_path / 'results/mine.md').read_text()
