@@ -6,7 +6,6 @@ again completes a table. tools/slurm_reproduce.sh submits the runs to slurm inst
 """
 
 import argparse
-import os
 import shlex
 import subprocess
 import sys
@@ -26,9 +25,7 @@ def make_parser() -> argparse.ArgumentParser:
         '--work-dirs', type=Path, default=Path('work_dirs'), help='folder of all runs (work_dirs)'
     )
     parser.add_argument('--launcher', choices=['none', 'pytorch'], default='none')
-    parser.add_argument(
-        '--gpus', type=int, metavar='N', help='GPUs per run, on all machines (all that are here)'
-    )
+    parser.add_argument('--gpus', type=int, metavar='N', help='GPUs per run (all of this machine)')
     show = parser.add_mutually_exclusive_group()
     show.add_argument('--dry-run', action='store_true', help='only list the runs, in order')
     show.add_argument(
@@ -43,50 +40,47 @@ def main(args: argparse.Namespace) -> None:
     from mmparc.results.plan import load_table
     from mmparc.results.run import Job, make_jobs, run_jobs
 
-    nodes, node = count_machines(args)
+    gpus = count_gpus(args)
     try:
         table = load_table(args.table)
         rows, options = table.select(args.rows), args.cfg_options or {}
-        jobs = make_jobs(rows, args.table, args.work_dirs, options, args.gpus)
+        jobs = make_jobs(rows, args.table, args.work_dirs, options, gpus)
         todo = [job for job in jobs if job.state().name != 'done']
-        command = partial(Job.command, launcher=args.launcher, nodes=nodes)
+        command = partial(Job.command, launcher=args.launcher)
         if args.plan:
             print(*(plan_line(job, todo) for job in todo), sep='\n')
             return
         if args.dry_run:
             show(table, jobs, command)
             return
-        if todo and node == 0:
+        if todo:
             make_data(table)
         for job in todo:
             engine.check_data(job.cfg, 'train_dataloader', 'val_dataloader')
     except ValueError as error:
         raise UserError(str(error)) from None
-    outcomes = run_jobs(jobs, command, node)
+    outcomes = run_jobs(jobs, command)
     done = sum(not why for why in outcomes.values())
     print(f'{table.name}: {done} of {len(jobs)} runs are done')
     sys.exit(0 if done == len(jobs) else 1)
 
 
-def count_machines(args: argparse.Namespace) -> tuple[int, int]:
-    """How many machines take part, and the number of this one; see tools/dist_train.sh."""
+def count_gpus(args: argparse.Namespace) -> int | None:
+    """GPUs of each run; None: as many as its batch asks for."""
     if args.gpus is not None and args.gpus < 1:
         raise UserError('--gpus must be at least 1')
+    if args.plan:
+        return args.gpus
     if args.launcher == 'none':
-        if args.gpus and not args.plan:
+        if args.gpus:
             raise UserError('--gpus needs --launcher pytorch')
-        args.gpus = args.gpus if args.plan else 1
-        return 1, 0
-    nodes = int(os.environ.get('NNODES', 1))
-    if args.gpus is None:
-        import torch
+        return 1
+    import torch
 
-        args.gpus = torch.cuda.device_count() * nodes
-    if not args.gpus:
+    gpus = args.gpus or torch.cuda.device_count()
+    if not gpus:
         raise UserError('--launcher pytorch finds no GPU here: pass --gpus N')
-    if args.gpus % nodes:
-        raise UserError(f'--gpus {args.gpus} is not a multiple of the {nodes} machines')
-    return nodes, int(os.environ.get('NODE_RANK', 0))
+    return gpus
 
 
 def plan_line(job, todo: list) -> str:
@@ -112,15 +106,16 @@ def show(table, jobs: list, command) -> None:
     from mmparc import engine
     from mmparc.results.run import is_running, shown
 
-    states = [job.state().name for job in jobs]
-    print(f'{table.name}: {len(jobs)} runs, {states.count("done")} of them done')
+    states = [job.state() for job in jobs]
+    done = sum(state.name == 'done' for state in states)
+    print(f'{table.name}: {len(jobs)} runs, {done} of them done')
     for step in table.data:
         print(f'data: python -m mmparc {step}')
     missing = {}
     for number, (job, state) in enumerate(zip(jobs, states), 1):
-        state += ', running' if is_running(job.work_dir) else ''
-        print(f'{number}. {job.label} ({state}) in {job.work_dir}')
-        if state == 'done':
+        words = [state.name, state.saved, 'running' if is_running(job.work_dir) else '']
+        print(f'{number}. {job.label} ({", ".join(filter(None, words))}) in {job.work_dir}')
+        if state.name == 'done':
             continue
         if job.batch != job.row.batch:
             lr = 'is scaled with it' if job.scales_lr else 'stays: no base_batch_size in the config'

@@ -6,7 +6,6 @@ tools/slurm_reproduce.sh submits the same runs to slurm.
 
 import fcntl
 import os
-import re
 import shlex
 import signal
 import subprocess
@@ -19,10 +18,9 @@ from pathlib import Path
 from typing import Any
 
 from mmengine.config import Config
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeElapsedColumn
 
 from mmparc import engine
+from mmparc.analysis import report
 from mmparc.engine.config import named_nodes
 from mmparc.engine.provenance import effective_batch
 from mmparc.home import home
@@ -31,8 +29,6 @@ from .plan import Row, plain_row, schedule_of
 from .state import State, last_checkpoint, state_of
 
 SECONDS_TO_STOP = 45  # torchrun gives its own processes 30
-STEP = re.compile(r'(?:Epoch|Iter)\(\w+\)\s+\[\s*\d+(?:/\d+)?\](?:\[\s*\d+/\d+\])?')
-PLAIN = dict(markup=False, highlight=False, soft_wrap=True)  # how rich prints
 
 
 @dataclass(eq=False)
@@ -83,12 +79,12 @@ class Job:
         options = [as_option(key, value) for key, value in self.options.items()]
         return args + ['--cfg-options', *options] * bool(options)
 
-    def command(self, launcher: str = 'none', nodes: int = 1) -> list[str]:
-        """Train here: one process, or this machine's share of torchrun's on several machines."""
+    def command(self, launcher: str = 'none') -> list[str]:
+        """Train on this machine: one process, or with torchrun one per GPU."""
         config, *rest = self.train_arguments()
         if launcher == 'none':
             return [sys.executable, '-m', 'mmparc', 'train', config, *rest]
-        return ['bash', f'{home()}/tools/dist_train.sh', config, str(self.gpus // nodes), *rest]
+        return ['bash', f'{home()}/tools/dist_train.sh', config, str(self.gpus), *rest]
 
 
 def as_option(key: str, value: Any) -> str:
@@ -165,14 +161,8 @@ def _start_from(row: Row, cfg: Config, first: Job) -> dict[str, str]:
     return {f'{key}.checkpoint': checkpoint for key in nodes}
 
 
-def run_jobs(
-    jobs: Sequence[Job], command: Callable[[Job], list[str]] = Job.command, node: int = 0
-) -> dict[Job, str]:
-    """Make jobs in order, and go on where one fails.
-
-    Args:
-        command: gives the command that trains a job.
-        node: of several machines that train together: 0 writes, the others only take part.
+def run_jobs(jobs: Sequence[Job], command: Callable[[Job], list[str]]) -> dict[Job, str]:
+    """Make jobs in order with the commands that train them, and continue if one fails.
 
     Returns:
         for each job why it is not done; '' where it is.
@@ -181,47 +171,44 @@ def run_jobs(
         KeyboardInterrupt: at Ctrl-C and SIGTERM, after the run's processes have ended.
     """
     outcomes: dict[Job, str] = {}
-    columns = '{task.description}', BarColumn(20), MofNCompleteColumn(), TimeElapsedColumn()
     before = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
-        with Progress(*columns, console=Console(stderr=True)) as progress:
-            for job in progress.track(jobs):
-                if job.needs and outcomes[job.needs]:
-                    why = f'needs {job.needs.label}, which is not done'
-                else:
-                    with locked(job.work_dir, node) as lock:
-                        why = _make(job, command(job), node, lock, progress)
-                outcomes[job] = why
-                what = f'not done: {why}' if why else 'done'
-                progress.console.print(f'{job.label}: {what}', **PLAIN)
+        for job in report.track(jobs, lambda job: job.label):
+            if job.needs and outcomes[job.needs]:
+                why = f'needs {job.needs.label}, which is not done'
+            else:
+                with locked(job.work_dir) as lock:
+                    why = _make(job, command(job), lock)
+            outcomes[job] = why
+            _say(f'{job.label}: {f"not done: {why}" if why else "done"}')
     finally:
         signal.signal(signal.SIGTERM, before)
     return outcomes
 
 
-def _make(job: Job, command: list[str], node: int, lock: int | None, progress: Progress) -> str:
+def _make(job: Job, command: list[str], lock: int | None) -> str:
     """Train one job; why it is not done, or ''."""
     if lock is None:
         return f"another process works in '{job.work_dir}'"
     try:
         if job.state().name == 'done':
             return ''
-        progress.console.print(f'{job.label}: {shown(command)}', **PLAIN)
-        output = job.work_dir / f'stdout{f"-node{node}" if node else ""}.txt'
-        status = _execute(job.label, command, output, lock, progress)
+        output = job.work_dir / 'stdout.txt'
+        _say(f'{job.label}: {shown(command)} >> {output}')
+        status = _execute(command, output, lock)
         if status != 0:
-            lines = end_of(output).splitlines()[-25:]  # torchrun's own lines follow the error
-            progress.console.print(*lines, sep='\n', **PLAIN)
+            lines = output.read_text(errors='replace').splitlines()
+            _say('\n'.join(lines[-25:]))  # torchrun's own lines follow the error
             how = f'exit status {status}' if status > 0 else signal.Signals(-status).name
             return f"{how}, see '{output}'"
-        if node == 0 and job.state().name != 'done':
+        if job.state().name != 'done':
             return f"exit status 0, but '{job.work_dir}' lacks the metrics after {job.schedule}"
         return ''
     except ValueError as error:  # another run lies there, or a damaged one
         return str(error)
 
 
-def _execute(label: str, command: list[str], output: Path, lock: int, progress: Progress) -> int:
+def _execute(command: list[str], output: Path, lock: int) -> int:
     """The exit status of a process that holds the lock and ends with this one."""
     path = f'{os.environ.get("PATH", os.defpath)}{os.pathsep}{Path(sys.executable).parent}'
     with output.open('a') as file:
@@ -236,34 +223,27 @@ def _execute(label: str, command: list[str], output: Path, lock: int, progress: 
             pass_fds=(lock,),
         )
     try:
-        while process.poll() is None:
-            description = ' '.join([label, *STEP.findall(end_of(output))[-1:]])
-            progress.update(progress.task_ids[0], description=description)
-            with suppress(subprocess.TimeoutExpired):
-                process.wait(0.5)
+        return process.wait()
     finally:
         for number in (signal.SIGTERM, signal.SIGKILL):
             if process.poll() is None:
                 os.killpg(process.pid, number)
                 with suppress(subprocess.TimeoutExpired):
                     process.wait(SECONDS_TO_STOP)
-    return process.returncode
 
 
-def end_of(output: Path) -> str:
-    with output.open('rb') as file:
-        file.seek(max(0, output.stat().st_size - 8192))
-        return file.read().decode(errors='replace')
+def _say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
 
 
 @contextmanager
-def locked(work_dir: Path, node: int = 0) -> Iterator[int | None]:
+def locked(work_dir: Path) -> Iterator[int | None]:
     """Hold a run's lock; gives the file descriptor, or None if another process holds it.
 
     A child with a copy of the descriptor holds it, too: a run whose parent was killed, for example.
     """
     work_dir.mkdir(parents=True, exist_ok=True)
-    with (work_dir / f'.lock{node or ""}').open('w') as file:
+    with (work_dir / '.lock').open('w') as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

@@ -17,10 +17,12 @@ class State(NamedTuple):
             checkpoint and its metrics. A run that was killed in its last validation is partial:
             tools/train.py --resume validates first.
         metrics: {key in the log: value} at the end; {} unless done.
+        saved: the name of the last checkpoint.
     """
 
     name: str
     metrics: dict[str, float]
+    saved: str = ''
 
 
 def last_checkpoint(work_dir: Path, schedule: str) -> Path:
@@ -49,7 +51,7 @@ def state_of(work_dir: Path, schedule: str) -> State:
             f"'{file}' names '{saved}', which does not exist: restore it, or remove '{work_dir}' "
             'to start over'
         )
-    return State('done' if metrics else 'partial', metrics)
+    return State('done' if metrics else 'partial', metrics, saved)
 
 
 def final_metrics(work_dir: Path, step: int) -> dict[str, float]:

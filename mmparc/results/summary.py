@@ -13,7 +13,7 @@ import pandas as pd
 from scipy.stats import t as student
 
 from .collect import find
-from .plan import Table
+from .plan import TASKS, Table
 
 ARMS = {'plain': 'plain', 'parc': 'ParC', 'no-pos': 'ParC without embedding'}
 AREAS = {50: 'area for 50 %', 99: 'area for 99 %'}  # metrics of receptive fields
@@ -34,16 +34,17 @@ def values_of(table: Table, kept: dict[str, Any], fields: Path) -> pd.DataFrame:
     lines = []
     for row in table.rows:
         for run in row.runs():
-            same = {key: getattr(row, key) for key in ROW} | {'seed': run.seed}
             result = find(kept['runs'], row, run.options) or {'metrics': {}}
-            for number, (metric, key) in enumerate(row.metrics.items()):
-                value = result['metrics'].get(key)
-                value = math.nan if value is None else value * row.scale
-                lines.append(same | dict(metric=metric, value=value, main=number == 0))
-            for percent, metric in AREAS.items():
-                value = areas.get((run.work_dir.as_posix(), percent), math.nan)
-                lines.append(same | dict(metric=metric, value=value, main=False))
-    return pd.DataFrame(lines)
+            logged = {metric: result['metrics'].get(key) for metric, key in row.metrics.items()}
+            found = {
+                m: value if value is None else value * row.scale for m, value in logged.items()
+            }
+            found |= {area: areas.get((run.work_dir.as_posix(), p)) for p, area in AREAS.items()}
+            for metric, value in found.items():
+                line = dict(name=row.name, task=row.task, group=row.group, arm=row.arm)
+                main = metric == next(iter(row.metrics))
+                lines.append(line | dict(seed=run.seed, metric=metric, value=value, main=main))
+    return pd.DataFrame(lines).astype({'value': float})
 
 
 def _areas(path: Path) -> dict[tuple[str, int], float]:
@@ -105,21 +106,19 @@ def pairs_of(values: pd.DataFrame) -> pd.DataFrame:
     ParC is compared with plain and without embedding, other arms with ParC, by the rows' first
     metric; ParC with plain by the receptive field, too.
     """
-    values = values[(values.group != '') & (values.arm != '')]
-    others = [arm for arm in values.arm.unique() if arm not in ARMS]
+    values = values[values.group != '']
+    others = [arm for arm in values.arm.unique() if arm and arm not in ARMS]
     arms = [('parc', 'plain'), ('parc', 'no-pos'), *((arm, 'parc') for arm in others)]
     comparisons = [(*pair, values[values.main]) for pair in arms]
     comparisons += [('parc', 'plain', values[values.metric == area]) for area in AREAS.values()]
-    lines = []
+    lines, same = [], ['task', 'metric', 'group']
     for arm, against, of in comparisons:
-        for (task, metric, group), runs in of.groupby(['task', 'metric', 'group'], sort=False):
-            by_arm = runs.fillna({'seed': -1}).pivot(index='seed', columns='arm', values='value')
-            if {arm, against} <= set(by_arm):
-                claim = FIELD_CLAIM if metric in AREAS.values() else CLAIMS.get(against, '')
-                names = dict(claim=claim, task=task, metric=metric, group=group)
-                difference = f'{ARMS.get(arm, arm)} − {ARMS.get(against, against)}'
-                found = compared((by_arm[arm] - by_arm[against]).tolist())
-                lines.append({**names, 'difference': difference, **found})
+        both = of[of.arm == arm].merge(of[of.arm == against], on=[*same, 'seed'])
+        for (task, metric, group), pairs in both.groupby(same, sort=False):
+            line = compared((pairs.value_x - pairs.value_y).tolist())
+            line['claim'] = FIELD_CLAIM if metric in AREAS.values() else CLAIMS.get(against, '')
+            line['difference'] = f'{ARMS.get(arm, arm)} − {ARMS.get(against, against)}'
+            lines.append(dict(task=TASKS[task], metric=metric, group=group, **line))
     return pd.DataFrame(lines)
 
 
@@ -136,11 +135,5 @@ def compared(differences: list[float]) -> dict[str, Any]:
     verdict = 'yes' if mean > half else 'no, the opposite' if mean < -half else 'undecided'
     if len(pairs) < max(2, len(differences)):
         verdict = 'unfinished' if len(pairs) else 'not run'
-    return dict(
-        pairs=[*pairs],
-        mean=mean,
-        spread=spread,
-        half=half,
-        verdict=verdict,
-        wanted=len(differences),
-    )
+    found = dict(pairs=[*pairs], wanted=len(differences), mean=mean, spread=spread)
+    return found | dict(half=half, verdict=verdict)

@@ -110,7 +110,7 @@ def to_table(frame: pd.DataFrame) -> str:
 
 def _cell(value: Any) -> str:
     if isinstance(value, str):
-        return _escaped(TASKS.get(value, value)) or '-'
+        return _escaped(value) or '-'
     if pd.isna(value):
         return '-'
     return f'{value:,}' if isinstance(value, int) and value >= 10_000 else str(value)

@@ -273,25 +273,15 @@ def test_slurm_submits_each_run_once_and_after_what_it_needs(
     assert subprocess.run(script[:3], capture_output=True).returncode == 2
 
 
-def test_several_machines_go_through_torchrun(
-    programs: Path, jobs: list[Job], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    for key, value in {'NNODES': '2', 'NODE_RANK': '1', 'MASTER_ADDR': '10.0.0.1'}.items():
-        monkeypatch.setenv(key, value)
+def test_several_gpus_go_through_torchrun(programs: Path, jobs: list[Job]) -> None:
     job = jobs[0]
     job.gpus = 16
     assert job.batch == 512 and job.scales_lr
-    subprocess.run(job.command('pytorch', nodes=2), check=True)
+    subprocess.run(job.command('pytorch'), check=True)
     (words,) = calls(programs, 'torchrun')
-    expected = ['--nnodes=2', '--node_rank=1', '--nproc_per_node=8', '--master_addr=10.0.0.1']
-    assert words[:4] == expected
     config, *rest = job.train_arguments()
+    assert '--nproc_per_node=16' in words
     assert words[-len(rest) - 3 :] == [config, '--launcher', 'pytorch', *rest]
-    # the second machine takes part and leaves the first one's files alone
-    with locked(job.work_dir):
-        assert run_jobs([job], lambda job: [*PYTHON, ''], node=1) == {job: ''}
-    files = {path.name for path in job.work_dir.iterdir()}
-    assert files == {'.lock', '.lock1', 'stdout-node1.txt'}
 
 
 # A real training

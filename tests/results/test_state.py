@@ -53,12 +53,12 @@ def test_states(tmp_path: Path) -> None:
 
     work_dir = tmp_path / 'a'
     write_run(work_dir, '2 epochs', {'accuracy/top1': 50.0})
-    assert state_of(work_dir, '3 epochs') == ('partial', {})
-    assert state_of(work_dir, '2 epochs') == ('done', {'accuracy/top1': 50.0})
+    assert state_of(work_dir, '3 epochs')[:2] == ('partial', {})
+    assert state_of(work_dir, '2 epochs') == ('done', {'accuracy/top1': 50.0}, 'epoch_2.pth')
     # killed in the last validation: --resume validates first
     (log,) = work_dir.glob('*/vis_data/scalars.json')
     log.write_text(''.join(log.read_text().splitlines(keepends=True)[:-1]))
-    assert state_of(work_dir, '2 epochs') == ('partial', {})
+    assert state_of(work_dir, '2 epochs')[:2] == ('partial', {})
 
     # another run's directory, or one without its checkpoint, is never trained in
     for schedule in ('1 epochs', '9 iterations'):
