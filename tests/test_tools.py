@@ -20,7 +20,7 @@ from mmengine.registry import MODELS, DefaultScope
 
 from mmparc.analysis.logs import read_scalars, read_starts
 from mmparc.engine import load_config
-from mmparc.results.state import final_metrics
+from mmparc.results.collect import final_metrics
 
 CONFIGS = {
     'cls': ROOT / 'configs/cls/convnext/parc-convnext-micro_toy.py',

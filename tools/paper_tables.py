@@ -97,14 +97,14 @@ def count(row) -> dict | None:
 def render(tables: list, out: Path, readme: Path | None) -> dict[Path, str]:
     """{file: its text} of these tables."""
     from mmparc.analysis import report
-    from mmparc.results import collect, summary, write
+    from mmparc.results import collect, write
 
     texts, claims, published = {}, [], []
     folder = os.path.relpath(out, readme.parent if readme else out)
     for table in tables:
         kept = collect.load_kept(table.name, out)
-        values = summary.values_of(table, kept, out / 'figures' / 'erf.csv')
-        rows, pairs = summary.summary_of(table, kept, values), summary.pairs_of(values)
+        values = write.values_of(table, kept, out / 'figures' / 'erf.csv')
+        rows, pairs = write.summary_of(table, kept, values), write.pairs_of(values)
         picture = f'figures/{table.name}.png' if kept['runs'] else ''
         texts[out / f'{table.name}.csv'] = write.to_csv(table, rows)
         texts[out / f'{table.name}.md'] = write.to_markdown(table, rows, pairs, picture)

@@ -1,4 +1,4 @@
-"""Results as data: TABLE.json holds what the runs of a table logged, and outlives their folders.
+"""How far runs have come, and their results as data: TABLE.json, which outlives their folders.
 
 ``runs``: row, config, options, seed, metrics at the end, curves of the validations {key: [(step,
 value)]}, the training loss, and the records of the starts. ``counted``: the parameters and the
@@ -10,24 +10,67 @@ import math
 import re
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from mmparc.analysis.logs import metrics_of, read_scalars, read_starts
 
 from .plan import Row, Run, Table
-from .state import state_of
 
 LOSS_POINTS = 100  # at most, of a training loss
+PREFIXES = {'epochs': 'epoch', 'iterations': 'iter'}  # of checkpoints
+
+
+class State(NamedTuple):
+    """How far a run has come.
+
+    Attributes:
+        name: 'missing': no checkpoint; 'partial': a checkpoint to resume from; 'done': the last
+            checkpoint and its metrics. A run that was killed in its last validation is partial:
+            tools/train.py --resume validates first.
+        metrics: {key in the log: value} at the end; {} unless done.
+        saved: the name of the last checkpoint.
+    """
+
+    name: str
+    metrics: dict[str, float]
+    saved: str = ''
+
+
+def last_checkpoint(work_dir: Path, schedule: str) -> Path:
+    """The checkpoint that ends a run of this length, such as '300 epochs'."""
+    length, unit = schedule.split()
+    return work_dir / f'{PREFIXES[unit]}_{length}.pth'
+
+
+def state_of(work_dir: Path, schedule: str) -> State:
+    """How far the run in a work directory has come; ValueError if another run lies there."""
+    file = work_dir / 'last_checkpoint'
+    if not file.is_file():
+        return State('missing', {})
+    saved = Path(file.read_text().strip()).name  # the directory may have been moved
+    length, unit = schedule.split()
+    found = re.fullmatch(rf'{PREFIXES[unit]}_(\d+)\.pth', saved)
+    if not found or int(found[1]) > int(length):
+        raise ValueError(f"'{file}' names '{saved}': that is not from a run of {schedule}")
+    metrics = final_metrics(work_dir, int(length)) if found[1] == length else {}
+    if not metrics and not (work_dir / saved).exists():
+        raise ValueError(
+            f"'{file}' names '{saved}', which does not exist: restore it, or remove '{work_dir}' "
+            'to start over'
+        )
+    return State('done' if metrics else 'partial', metrics, saved)
+
+
+def final_metrics(work_dir: Path, step: int) -> dict[str, float]:
+    """The metrics of the validation after the last epoch or iteration; {} if there are none."""
+    found = [metrics_of(record) for record in read_scalars(work_dir)[1] if record['step'] == step]
+    return found[0] if found else {}
 
 
 def load_kept(table: str, folder: Path) -> dict[str, Any]:
-    """The content of a table's JSON file; empty lists if there is none yet.
-
-    Raises:
-        ValueError: if the file is damaged.
-    """
+    """The content of a table's JSON file, if there is one; ValueError if it is damaged."""
     path = folder / f'{table}.json'
     if not path.exists():
         return dict(table=table, counted=[], runs=[])
@@ -56,43 +99,29 @@ def find(items: list[dict], row: Row, options: dict[str, Any]) -> dict | None:
 
 
 def read_run(row: Row, run: Run) -> dict[str, Any] | None:
-    """What a run logged; None unless it is finished.
-
-    Raises:
-        ValueError: if its work directory holds another run, or is damaged.
-    """
+    """What a run logged; None unless it is finished."""
     state = state_of(run.work_dir, row.schedule)
     if state.name != 'done':
         return None
     train, val = read_scalars(run.work_dir)
     loss = [(record['iter'], record['loss']) for record in train if 'loss' in record]
     chunks = np.array_split(np.array(loss), min(LOSS_POINTS, len(loss))) if loss else []
-    return _plain(
-        dict(
-            row=row.name,
-            config=row.config,
-            options=run.options,
-            seed=run.seed,
-            metrics=state.metrics,
-            curves={
-                key: [(r['step'], metrics_of(r)[key]) for r in val if key in metrics_of(r)]
-                for key in row.metrics.values()
-            },
-            loss=[(int(chunk[-1, 0]), float(chunk[:, 1].mean())) for chunk in chunks],
-            starts=read_starts(run.work_dir),
-        )
-    )
+    result = dict(row=row.name, config=row.config, options=run.options, seed=run.seed)
+    result['metrics'] = state.metrics
+    result['curves'] = {
+        key: [(r['step'], metrics_of(r)[key]) for r in val if key in metrics_of(r)]
+        for key in row.metrics.values()
+    }
+    result['loss'] = [(int(chunk[-1, 0]), float(chunk[:, 1].mean())) for chunk in chunks]
+    return _plain({**result, 'starts': read_starts(run.work_dir)})
 
 
 def collect(
     table: Table, kept: dict[str, Any], work_dirs: Path, count: Callable[[Row], dict | None]
 ) -> list[str]:
-    """Add the finished runs and the models' counts to what is kept.
+    """Add the finished runs, and the models' counts where there are any, to what is kept.
 
     A finished run on disk replaces what was kept of it; what is kept of other runs stays.
-
-    Args:
-        count: what is to be kept of a row's model; None where it cannot be counted.
 
     Returns:
         what is new, in words.

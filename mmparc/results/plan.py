@@ -23,13 +23,7 @@ LOADER = getattr(yaml, 'CSafeLoader', yaml.SafeLoader)
 
 @dataclass(frozen=True)
 class Run:
-    """One training.
-
-    Attributes:
-        options: overrides of the config, with the seed.
-        seed: None: the config's own, or a random one.
-        work_dir: of its logs and checkpoints.
-    """
+    """One training: the overrides of its config with the seed, and where it logs and saves."""
 
     options: dict[str, Any]
     seed: int | None
@@ -100,7 +94,7 @@ def schedule_of(cfg: Mapping) -> str:
 
 
 def table_names() -> list[str]:
-    return sorted(path.stem for path in _folder().glob('*.yaml'))
+    return sorted(path.stem for path in (home() / 'configs/tables').glob('*.yaml'))
 
 
 def load_table(name: str) -> Table:
@@ -135,12 +129,7 @@ def load_table(name: str) -> Table:
 
 
 def plain_row(config: str, table: str) -> Row:
-    """The row that trains a config as it is: without options or seeds.
-
-    Args:
-        config: below configs/.
-        table: where to look before all other tables.
-    """
+    """The row that trains a config as it is, of this table or of any other."""
     for path in map(_path, (table, *table_names())):
         for row in _rows(*_read(path)):
             if row.config == config and not row.seeds and not row.options:
@@ -155,14 +144,10 @@ def hint(name: str, known: Iterable[str]) -> str:
     return f"did you mean '{close[0]}'?" if close else f'known are {", ".join(known)}'
 
 
-def _folder() -> Path:
-    return home() / 'configs' / 'tables'
-
-
 def _path(name: str) -> Path:
     if not name.endswith('.yaml') and name not in table_names():
         raise ValueError(f"there is no table '{name}': {hint(name, table_names())}")
-    return Path(name) if name.endswith('.yaml') else _folder() / f'{name}.yaml'
+    return Path(name) if name.endswith('.yaml') else home() / 'configs/tables' / f'{name}.yaml'
 
 
 @functools.cache

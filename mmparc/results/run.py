@@ -25,8 +25,8 @@ from mmparc.engine.config import named_nodes
 from mmparc.engine.provenance import effective_batch
 from mmparc.home import home
 
+from .collect import State, last_checkpoint, state_of
 from .plan import Row, plain_row, schedule_of
-from .state import State, last_checkpoint, state_of
 
 SECONDS_TO_STOP = 45  # torchrun gives its own processes 30
 
@@ -100,11 +100,7 @@ def shown(command: Sequence[str]) -> str:
 
 
 def make_jobs(
-    rows: Sequence[Row],
-    table: str,
-    work_dirs: Path,
-    options: dict[str, Any],
-    gpus: int | None = 1,
+    rows: Sequence[Row], table: str, work_dirs: Path, options: dict, gpus: int | None = 1
 ) -> list[Job]:
     """The jobs that rows of a table need, in the order in which to run them.
 
@@ -114,9 +110,6 @@ def make_jobs(
     Args:
         options: override every config.
         gpus: of each run; None: as many as its row's batch asks for.
-
-    Raises:
-        UserError: if a config cannot be loaded, or does not fit to its row.
     """
     needed: dict[str, Job] = {}  # by config
 
@@ -125,10 +118,8 @@ def make_jobs(
         own, first = dict(options), None
         per_gpu = effective_batch(cfg, 1)
         if not gpus and row.batch % per_gpu:
-            raise engine.UserError(
-                f"row '{row.name}' has the batch {row.batch}, not a multiple of {per_gpu} images "
-                'per GPU: pass --gpus N'
-            )
+            what = f"row '{row.name}': the batch {row.batch} is not a multiple of {per_gpu} per GPU"
+            raise engine.UserError(f'{what}: pass --gpus N')
         count = gpus or row.batch // per_gpu
         if row.needs:
             if row.needs not in needed:
@@ -164,11 +155,10 @@ def _start_from(row: Row, cfg: Config, first: Job) -> dict[str, str]:
 def run_jobs(jobs: Sequence[Job], command: Callable[[Job], list[str]]) -> dict[Job, str]:
     """Make jobs in order with the commands that train them, and continue if one fails.
 
+    Ctrl-C and SIGTERM are a KeyboardInterrupt, after the run's processes have ended.
+
     Returns:
         for each job why it is not done; '' where it is.
-
-    Raises:
-        KeyboardInterrupt: at Ctrl-C and SIGTERM, after the run's processes have ended.
     """
     outcomes: dict[Job, str] = {}
     before = signal.signal(signal.SIGTERM, signal.default_int_handler)
@@ -180,7 +170,7 @@ def run_jobs(jobs: Sequence[Job], command: Callable[[Job], list[str]]) -> dict[J
                 with locked(job.work_dir) as lock:
                     why = _make(job, command(job), lock)
             outcomes[job] = why
-            _say(f'{job.label}: {f"not done: {why}" if why else "done"}')
+            print(f'{job.label}: {f"not done: {why}" if why else "done"}', file=sys.stderr)
     finally:
         signal.signal(signal.SIGTERM, before)
     return outcomes
@@ -194,11 +184,11 @@ def _make(job: Job, command: list[str], lock: int | None) -> str:
         if job.state().name == 'done':
             return ''
         output = job.work_dir / 'stdout.txt'
-        _say(f'{job.label}: {shown(command)} >> {output}')
+        print(f'{job.label}: {shown(command)} >> {output}', file=sys.stderr)
         status = _execute(command, output, lock)
         if status != 0:
             lines = output.read_text(errors='replace').splitlines()
-            _say('\n'.join(lines[-25:]))  # torchrun's own lines follow the error
+            print(*lines[-25:], sep='\n', file=sys.stderr)  # torchrun's own follow the error
             how = f'exit status {status}' if status > 0 else signal.Signals(-status).name
             return f"{how}, see '{output}'"
         if job.state().name != 'done':
@@ -230,10 +220,6 @@ def _execute(command: list[str], output: Path, lock: int) -> int:
                 os.killpg(process.pid, number)
                 with suppress(subprocess.TimeoutExpired):
                     process.wait(SECONDS_TO_STOP)
-
-
-def _say(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)
 
 
 @contextmanager

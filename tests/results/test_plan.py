@@ -9,8 +9,8 @@ from helpers import ROOT, read_metafiles_once
 
 from mmparc import engine
 from mmparc.engine.config import TASKS, named_nodes
+from mmparc.results.collect import last_checkpoint
 from mmparc.results.plan import load_table, plain_row, schedule_of, table_names
-from mmparc.results.state import last_checkpoint
 
 SHARED = ROOT.parent / 'shared/paper_tables.yaml'
 PUBLISHED = 'classification', 'detection', 'detection_ssdlite', 'segmentation', 'segmentation_voc'

@@ -6,7 +6,7 @@ import pytest
 from runs import write_process, write_run
 
 from mmparc.analysis.logs import read_scalars, read_starts
-from mmparc.results.state import final_metrics, state_of
+from mmparc.results.collect import final_metrics, state_of
 
 
 def steps_of(work_dir: Path) -> tuple[list[int], list[int]]:

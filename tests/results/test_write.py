@@ -19,8 +19,15 @@ from scipy import stats
 from mmparc.errors import UserError
 from mmparc.results.collect import collect, dump_kept, find, load_kept
 from mmparc.results.plan import load_table, table_names
-from mmparc.results.summary import compared, pairs_of, summary_of, values_of
-from mmparc.results.write import claims_to_markdown, to_csv, to_markdown
+from mmparc.results.write import (
+    claims_to_markdown,
+    compared,
+    pairs_of,
+    summary_of,
+    to_csv,
+    to_markdown,
+    values_of,
+)
 
 RESULTS = ROOT / 'docs/results'
 COUNTED = dict(size=[4, 6], params=7, madds={'': 8}, unknown=[])

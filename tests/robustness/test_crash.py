@@ -24,7 +24,7 @@ import torch
 from helpers import ROOT, run_tool
 
 from mmparc.analysis.logs import read_scalars
-from mmparc.results.state import final_metrics
+from mmparc.results.collect import final_metrics
 
 BATCH = 8  # of 16 images: two steps an epoch
 # Classification and detection go by epochs, segmentation by iterations; none loads its samples as
