@@ -67,23 +67,6 @@ def make_table(*rows: Row, **texts: str) -> Table:
     return Table('t', texts.pop('title', 'A table'), rows, **texts)
 
 
-# Like the small tier: two groups, three arms, three seeds.
-SMALL = make_table(
-    *(
-        make_row(
-            f'{group}, {arm}',
-            config=f'cls/{group}-{arm}.py',
-            seeds=[0, 1, 2],
-            metrics={'top1': 'accuracy/top1'},
-            group=group,
-            arm=arm,
-        )
-        for group in ('ConvNeXt', 'ResNet')
-        for arm in ('plain', 'parc', 'no-pos')
-    )
-)
-
-
 def call(name: str, *args: object) -> None:
     """Run tools/NAME.py in the test's own process."""
     spec = importlib.util.spec_from_file_location(name, ROOT / 'tools' / f'{name}.py')
