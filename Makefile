@@ -5,7 +5,7 @@ VENV_PYTHON := $(or $(MMPARC_VENV),.venv)/bin/python
 export PATH := $(or $(PATH),/usr/local/bin:/usr/bin:/bin)
 WORKERS ?= 2
 
-.PHONY: help env data demo test test-full test-report test-stacks robustness lint format clean
+.PHONY: help env data demo test test-full test-stacks robustness lint format clean
 
 help:  ## this list
 	@sed -nE 's/^([a-z-]+):.*## (.*)/make \1\t\2/p' Makefile | expand -t 20
@@ -25,11 +25,6 @@ test: env  ## the tests, in ten minutes [PYTEST_ARGS='-k ops' WORKERS=4]
 
 test-full: env  ## all tests: every page, config and failure too
 	@$(VENV_PYTHON) -m pytest -n $(WORKERS) --dist worksteal -m '' $(PYTEST_ARGS)
-
-test-report: env  ## the page of results in a headless browser [PYTEST_ARGS=-x]
-	@command -v chromium > /dev/null || { echo 'error: Chromium is not installed:' \
-	    'sudo apt-get update && sudo apt-get install -y chromium' >&2; exit 1; }
-	@$(VENV_PYTHON) -m pytest -n 0 -m '' tests/browser $(PYTEST_ARGS)
 
 test-stacks: env  ## six other stacks, hours: see docs/robustness [STACK=torch2_1-py310]
 	@$(VENV_PYTHON) tools/try_stacks.py $(STACK)

@@ -1,147 +1,131 @@
 #!/usr/bin/env python
-"""Write the tables of configs/tables, published beside measured, as markdown, CSV and HTML.
+"""Write the results of the tables of configs/tables, published beside ours.
 
-First the finished runs' logs are read into OUT/TABLE.json, which outlives the work directories:
-what it holds of runs that are not on this disk stays. From these files all else is made: TABLE.md,
-TABLE.csv, one index.html of all tables, and README.md's table.
+The finished runs' logs are collected into OUT/TABLE.json, which outlives the work directories. All
+else is made from these files: OUT/TABLE.md, OUT/TABLE.csv, OUT/figures/TABLE.png, and README.md's
+table.
 """
 
 import argparse
 import os
-import warnings
 from pathlib import Path
 
-try:
-    from mmengine.logging import MMLogger
-
-    from mmparc import engine
-    from mmparc.analysis import report
-    from mmparc.analysis.flops import count_config
-    from mmparc.tables import Row, Table, load_table, table_names
-    from mmparc.tables.page import to_html
-    from mmparc.tables.results import (
-        Counted,
-        Results,
-        count_rows,
-        dump_results,
-        load_results,
-        merge,
-        read_run,
-    )
-    from mmparc.tables.texts import MARK, TOOL, to_csv, to_markdown, to_readme
-    from mmparc.tables.view import read_figures, view_of
-except ImportError as error:
-    raise SystemExit(
-        f'error: {error.name or error} is not installed in this Python: in a checkout run '
-        '`make env`, then `. .venv/bin/activate`; with an installed mmparc run '
-        "`pip install 'mmparc[mm]'`"
-    ) from None
+from mmparc import tool
+from mmparc.errors import UserError
 
 
-def parse_args() -> argparse.Namespace:
+def make_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument('tables', nargs='*', metavar='TABLE', help='names or .yaml files (all)')
     parser.add_argument(
-        'tables', nargs='*', metavar='TABLE', help='whose runs to look for; default: all'
+        '--work-dirs', type=Path, default=Path('work_dirs'), help='folder of all runs (work_dirs)'
     )
-    parser.add_argument('--work-dirs', type=Path, default=Path('work_dirs'), help='of the runs')
-    parser.add_argument('--out', type=Path, default=Path('docs/results'), help='a folder')
     parser.add_argument(
-        '--readme', type=Path, help='the page to write the compact table into; default: none'
+        '--out', type=Path, default=Path('docs/results'), help='a folder (docs/results)'
     )
+    parser.add_argument('--readme', type=Path, help='a page with a place for all tables in short')
     step = parser.add_mutually_exclusive_group()
     step.add_argument(
-        '--collect-only', action='store_true', help='read the runs into OUT/TABLE.json alone'
+        '--render-only', action='store_true', help='collect nothing: write from OUT/TABLE.json'
     )
     step.add_argument(
-        '--render-only', action='store_true', help='look at no run: make all from OUT/TABLE.json'
+        '--check', action='store_true', help='write nothing, and fail if a text is out of date'
     )
-    step.add_argument(
-        '--check', action='store_true', help='as --render-only; write nothing, fail if one is stale'
-    )
-    return parser.parse_args()
+    return parser
 
 
-def collect(table: Table, work_dirs: Path, out: Path) -> Results:
-    """Bring what is kept of a table up to what its finished runs logged, and its models count."""
-    results = load_results(table.name, out)
-    runs = [(row, run) for row in table.rows for run in row.runs(work_dirs)]
-    found = [result for row, run in runs if (result := read_run(row, run))]
-    for told in merge(results, table, found):
-        print(f'{table.name}: {told}')
-    new = [row for row in table.rows if results.count(row) is None]
-    counted = {row.name: count(row) for row in report.track(new, lambda row: f'count {row.name}')}
-    count_rows(results, table, lambda row: counted[row.name])
-    print(f'{table.name}: {len(found)} of {len(runs)} runs here, {len(results.runs)} kept')
-    return results
+def main(args: argparse.Namespace) -> None:
+    from mmparc.results import collect, write
+    from mmparc.results.plan import load_table, table_names
+
+    tool.quiet()
+    if args.tables and args.readme:
+        raise UserError('--readme is for all tables: leave their names out')
+    try:
+        tables = [load_table(name) for name in args.tables or table_names()]
+        if not (args.render_only or args.check):
+            args.out.mkdir(parents=True, exist_ok=True)
+            for table in tables:
+                kept = collect.load_kept(table.name, args.out)
+                for news in collect.collect(table, kept, args.work_dirs, count):
+                    print(f'{table.name}: {news}')
+                (args.out / f'{table.name}.json').write_text(collect.dump_kept(kept))
+        texts = render(tables, args.out, args.readme)
+    except ValueError as error:
+        raise UserError(str(error)) from None
+    for path, text in texts.items():
+        found = path.read_text() if path.is_file() else None
+        if args.check and found != text:
+            raise UserError(f"'{path}' is out of date: run tools/paper_tables.py --render-only")
+        if found is not None and write.MARK not in found:
+            raise UserError(f"'{path}' was not {write.MARK}: move it away, or pass another --out")
+    if args.check:
+        return
+    for path, text in texts.items():
+        path.write_text(text)
+    (args.out / 'figures').mkdir(exist_ok=True)
+    for table in tables:
+        kept = collect.load_kept(table.name, args.out)
+        if kept['runs']:
+            write.draw_curves(table, kept, args.out / 'figures' / f'{table.name}.png')
+    print(args.out)
 
 
-def count(row: Row) -> Counted:
+def count(row) -> dict | None:
+    """The size of the image, parameters and multiply-adds of a row's model."""
+    from mmparc import engine
+    from mmparc.analysis.flops import count_config
+
     cfg = engine.load_config(f'mmparc::{row.config}', row.options)
     engine.drop_pretrained(cfg)
-    counted = count_config(cfg)
-    madds = {backend: count.total for backend, count in counted.counts.items()}
-    unknown = sorted({name for count in counted.counts.values() for name in count.unknown})
-    return Counted(row.name, row.config, row.options, counted.size, counted.params, madds, unknown)
-
-
-def rendered(out: Path, readme: Path | None) -> dict[Path, str]:
-    """{file: what it is to hold} of all that is made from the kept results."""
-    figures = out / 'figures'
-    views = [
-        view_of(table, load_results(table.name, out), figures)
-        for table in map(load_table, table_names())
-    ]
-    files = {}
-    for view in views:
-        files[out / f'{view.name}.md'] = to_markdown(view)
-        files[out / f'{view.name}.csv'] = to_csv(view)
-    files[out / 'index.html'] = to_html(views, read_figures(figures))
-    if readme:
-        folder = Path(os.path.relpath(out, readme.parent)).as_posix()
-        _, files[readme] = report.replace_block(readme, TOOL, to_readme(views, folder))
-    return files
-
-
-def check_place(files: dict[Path, str]) -> None:
-    """Raise UserError if one of the files is there and not this tool's."""
-    for path in files:
-        if path.exists() and MARK not in path.read_text():
-            raise engine.UserError(f"'{path}' was not {MARK}: move it away, or pass another --out")
-
-
-@engine.exit_on_user_error
-def main() -> None:
-    args = parse_args()
-    warnings.simplefilter('ignore')  # upstream's constructors and the trace
-    MMLogger.get_current_instance().setLevel('ERROR')
     try:
-        run(args)
-    except ValueError as error:  # of a table, a log or the kept results: one line
-        raise engine.UserError(str(error)) from None
+        counted = count_config(cfg)
+    except UserError as error:
+        print(f'{row.table}: {row.name} is not counted: {error}')
+        return None
+    return dict(
+        row=row.name,
+        config=row.config,
+        options=row.options,
+        size=list(counted.size),
+        params=counted.params,
+        madds={backend: count.total for backend, count in counted.counts.items()},
+        unknown=sorted({name for count in counted.counts.values() for name in count.unknown}),
+    )
 
 
-def run(args: argparse.Namespace) -> None:
-    tables = [load_table(name) for name in args.tables or table_names()]
-    if not (args.render_only or args.check):
-        args.out.mkdir(parents=True, exist_ok=True)
-        for table in tables:
-            results = collect(table, args.work_dirs, args.out)
-            (args.out / f'{table.name}.json').write_text(dump_results(results))
-    if args.collect_only:
-        return
-    files = rendered(args.out, args.readme)
-    if args.check:
-        stale = [p for p, text in files.items() if not p.is_file() or p.read_text() != text]
-        again = f'--render-only{f" --readme {args.readme}" if args.readme else ""}'
-        if stale:
-            raise engine.UserError(f"'{stale[0]}' is stale: run {TOOL} {again}")
-        print(f'{args.out}: up to date')
-        return
-    check_place(files)
-    for path, text in files.items():
-        path.write_text(text)
-    print(args.out / 'index.html')
+def render(tables: list, out: Path, readme: Path | None) -> dict[Path, str]:
+    """{file: its text} of these tables."""
+    from mmparc.analysis import report
+    from mmparc.results import collect, write
+
+    texts, claims, published = {}, [], []
+    folder = os.path.relpath(out, readme.parent if readme else out)
+    for table in tables:
+        kept = collect.load_kept(table.name, out)
+        values = write.values_of(table, kept, out / 'figures' / 'erf.csv')
+        rows, pairs = write.summary_of(table, kept, values), write.pairs_of(values)
+        picture = f'figures/{table.name}.png' if kept['runs'] else ''
+        texts[out / f'{table.name}.csv'] = write.to_csv(table, rows)
+        texts[out / f'{table.name}.md'] = write.to_markdown(table, rows, pairs, picture)
+        link = f'[{table.title}]({folder}/{table.name}.md)'
+        if table.source:
+            metric = next(iter(table.rows[0].metrics))
+            published += [f'{link}:', write.to_table(write.results_of(rows, [metric]))]
+        elif len(pairs) and (shown := write.claims_to_markdown(pairs)):
+            claims += [f'{link}:', shown] if kept['runs'] else [f'{link}: *not run*']
+    if readme:
+        block = '\n\n'.join(
+            [
+                *claims,
+                '<details>\n<summary>Published beside ours</summary>',
+                *published,
+                '</details>',
+            ]
+        )
+        _, texts[readme] = report.replace_block(readme, 'tools/paper_tables.py', block)
+    return texts
 
 
 if __name__ == '__main__':
-    main()
+    tool.run(make_parser(), main)

@@ -1,217 +1,133 @@
 #!/usr/bin/env python
-"""Run, or submit to slurm, what a table of configs/tables needs, in the right order.
+"""Run what a table of configs/tables needs, in the right order.
 
-What is done is skipped, what was cut off goes on from its last checkpoint, and nothing that exists
-is started over: the same command again completes a table.
+Finished runs are skipped and interrupted ones continue from their last checkpoint: the same command
+again completes a table. tools/slurm_reproduce.sh submits the runs to slurm instead.
 """
 
 import argparse
-import os
+import shlex
 import subprocess
 import sys
-from collections.abc import Sequence
+import zlib
+from functools import partial
 from pathlib import Path
 
-try:
-    import torch
-
-    from mmparc import engine
-    from mmparc.tables import Table, load_table
-    from mmparc.tables.jobs import (
-        Job,
-        is_locked,
-        make_jobs,
-        script,
-        select_rows,
-        shown,
-        train_command,
-    )
-    from mmparc.tables.local import Runner
-    from mmparc.tables.slurm import job_name, queued, submission, submit
-except ImportError as error:
-    raise SystemExit(
-        f'error: {error.name or error} is not installed in this Python: in a checkout run '
-        '`make env`, then `. .venv/bin/activate`; with an installed mmparc run '
-        "`pip install 'mmparc[mm]'`"
-    ) from None
+from mmparc import tool
+from mmparc.errors import UserError
 
 
-def parse_args() -> argparse.Namespace:
+def make_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument('table', help='a name such as detection, or a .yaml file of that form')
-    parser.add_argument('--rows', nargs='+', metavar='NAME', help='these rows of it alone')
+    parser.add_argument('table', help='a name such as detection, or a .yaml file')
+    parser.add_argument('--rows', nargs='+', metavar='NAME', help='only these rows')
     parser.add_argument(
-        '--work-dirs', type=Path, default=Path('work_dirs'), help='where runs go (work_dirs)'
+        '--work-dirs', type=Path, default=Path('work_dirs'), help='folder of all runs (work_dirs)'
     )
-    parser.add_argument('--launcher', choices=['none', 'pytorch', 'slurm'], default='none')
-    parser.add_argument(
-        '--gpus',
-        type=int,
-        metavar='N',
-        help="of a run, on all its machines; default: pytorch: those here, slurm: the config's",
+    parser.add_argument('--launcher', choices=['none', 'pytorch'], default='none')
+    parser.add_argument('--gpus', type=int, metavar='N', help='GPUs per run (all of this machine)')
+    show = parser.add_mutually_exclusive_group()
+    show.add_argument('--dry-run', action='store_true', help='only list the runs, in order')
+    show.add_argument(
+        '--plan', action='store_true', help='only list the unfinished runs for slurm_reproduce.sh'
     )
-    parser.add_argument(
-        '--jobs', type=int, default=1, metavar='N', help='runs at once on this machine (1)'
-    )
-    parser.add_argument('--partition', help='of slurm')
-    parser.add_argument('--dry-run', action='store_true', help='say what would run, in order')
-    parser.add_argument(
-        '--cfg-options',
-        nargs='+',
-        action=engine.DictAction,
-        default={},
-        metavar='KEY=VALUE',
-        help='override config entries in all runs',
-    )
-    return parser.parse_args()
+    tool.add_cfg_options(parser, 'override config entries in all runs')
+    return parser
 
 
-@engine.exit_on_user_error
-def main() -> None:
-    args = parse_args()
-    nodes, node = machines(args)
+def main(args: argparse.Namespace) -> None:
+    from mmparc import engine
+    from mmparc.results.plan import load_table
+    from mmparc.results.run import Job, make_jobs, run_jobs
+
+    gpus = count_gpus(args)
     try:
         table = load_table(args.table)
-        rows = select_rows(table, args.rows)
-        jobs = make_jobs(rows, args.table, args.work_dirs, args.cfg_options)
-        set_gpus(jobs, 1 if args.launcher == 'none' else args.gpus)
-        states = {job: job.state().name for job in jobs}
+        rows, options = table.select(args.rows), args.cfg_options or {}
+        jobs = make_jobs(rows, args.table, args.work_dirs, options, gpus)
+        todo = [job for job in jobs if job.state().name != 'done']
+        command = partial(Job.command, launcher=args.launcher)
+        if args.plan:
+            print(*(plan_line(job, todo) for job in todo), sep='\n')
+            return
         if args.dry_run:
-            show(table, jobs, states, args, nodes)
+            show(table, jobs, command)
             return
-        todo = [job for job in jobs if states[job] != 'done']
-        for job in todo:
-            if job.remark():
-                print(f'{job.label}: {job.remark()}')
-        if todo and node == 0:
+        if todo:
             make_data(table)
-        if args.launcher == 'slurm':
-            submit(jobs, args.partition)
-            return
+        for job in todo:
+            engine.check_data(job.cfg, 'train_dataloader', 'val_dataloader')
     except ValueError as error:
-        raise engine.UserError(str(error)) from None
-    for job in todo:
-        engine.check_data(job.cfg, 'train_dataloader', 'val_dataloader')
-    runner = Runner(lambda job: train_command(job, args.launcher, nodes), args.jobs, node)
-    try:
-        outcomes = runner.run(jobs)
-    except KeyboardInterrupt:
-        print('stopped: the same command goes on from the last checkpoints', file=sys.stderr)
-        sys.exit(130)
-    missing = [job for job, why in outcomes.items() if why]
-    print(f'{table.name}: {len(jobs) - len(missing)} of {len(jobs)} runs are done')
-    if missing:
-        sys.exit(1)
+        raise UserError(str(error)) from None
+    outcomes = run_jobs(jobs, command)
+    done = sum(not why for why in outcomes.values())
+    print(f'{table.name}: {done} of {len(jobs)} runs are done')
+    sys.exit(0 if done == len(jobs) else 1)
 
 
-def machines(args: argparse.Namespace) -> tuple[int, int]:
-    """How many take part, and the number of this one; see tools/dist_train.sh.
+def count_gpus(args: argparse.Namespace) -> int | None:
+    """GPUs of each run; None: as many as its batch asks for."""
+    if args.gpus is not None and args.gpus < 1:
+        raise UserError('--gpus must be at least 1')
+    if args.plan:
+        return args.gpus
+    if args.launcher == 'none':
+        if args.gpus:
+            raise UserError('--gpus needs --launcher pytorch')
+        return 1
+    import torch
 
-    With torchrun it counts the GPUs, where their number is not given.
-
-    Raises:
-        UserError: if arguments do not go together, or there is no GPU.
-    """
-    if args.jobs < 1 or (args.gpus is not None and args.gpus < 1):
-        raise engine.UserError('--jobs and --gpus must be at least 1')
-    if args.jobs > 1 and args.launcher != 'none':
-        raise engine.UserError('--jobs is for --launcher none: leave it out')
-    if args.launcher == 'none' and args.gpus not in (None, 1):
-        raise engine.UserError('--gpus needs --launcher pytorch or slurm')
-    if (args.launcher == 'slurm') != (args.partition is not None):
-        raise engine.UserError('--launcher slurm and --partition NAME go together')
-    if args.launcher != 'pytorch':
-        return 1, 0
-    nodes = int(os.environ.get('NNODES', 1))
-    if args.gpus is None:
-        args.gpus = torch.cuda.device_count() * nodes
-    if not args.gpus:
-        raise engine.UserError('--launcher pytorch finds no GPU here: pass --gpus N')
-    if args.gpus % nodes:
-        raise engine.UserError(f'--gpus {args.gpus} is no multiple of the {nodes} machines')
-    return nodes, int(os.environ.get('NODE_RANK', 0))
+    gpus = args.gpus or torch.cuda.device_count()
+    if not gpus:
+        raise UserError('--launcher pytorch finds no GPU here: pass --gpus N')
+    return gpus
 
 
-def set_gpus(jobs: Sequence[Job], gpus: int | None) -> None:
-    """Say of each run on how many GPUs it is made; None: as many as make its row's batch.
+def plan_line(job, todo: list) -> str:
+    """Of slurm_reproduce.sh: name, name of the job to wait for or '-', GPUs, folder, arguments."""
 
-    Raises:
-        UserError: if no number does.
-    """
-    for job in jobs:
-        job.gpus = gpus or job.batch // job.images_per_gpu
-        if not gpus and job.gpus * job.images_per_gpu != job.batch:
-            raise engine.UserError(
-                f'{job.label}: a batch of {job.batch} is no multiple of {job.images_per_gpu} '
-                'images a GPU: pass --gpus N'
-            )
+    def name(job) -> str:
+        return f'{job.work_dir.name}-{zlib.crc32(str(job.work_dir.resolve()).encode()):08x}'
+
+    after = name(job.needs) if job.needs in todo else '-'
+    words = name(job), after, str(job.gpus), str(job.work_dir), shlex.join(job.train_arguments())
+    return '\t'.join(words)
 
 
-def make_data(table: Table) -> None:
-    """Make what the table is trained on, as far as it is not there.
-
-    Raises:
-        UserError: if that fails.
-    """
-    for command in data_commands(table):
-        status = subprocess.run(command).returncode
+def make_data(table) -> None:
+    for step in table.data:
+        status = subprocess.run([sys.executable, '-m', 'mmparc', *shlex.split(step)]).returncode
         if status != 0:
-            raise engine.UserError(f'exit status {status} from {shown(command)}')
+            raise UserError(f'exit status {status} from python -m mmparc {step}')
 
 
-def data_commands(table: Table) -> list[list[str]]:
-    return [[sys.executable, *script(tool), *arguments] for tool, arguments in table.data]
+def show(table, jobs: list, command) -> None:
+    """Print each run's state and command, in order, and which data is missing."""
+    from mmparc import engine
+    from mmparc.results.run import is_running, shown
 
-
-def show(
-    table: Table,
-    jobs: Sequence[Job],
-    states: dict[Job, str],
-    args: argparse.Namespace,
-    nodes: int,
-) -> None:
-    """Print each run's state and command, in order."""
-    done = sum(state == 'done' for state in states.values())
+    states = [job.state() for job in jobs]
+    done = sum(state.name == 'done' for state in states)
     print(f'{table.name}: {len(jobs)} runs, {done} of them done')
-    if done < len(jobs):
-        for command in data_commands(table):
-            print(f'data: {shown(command)}')
-    for number, job in enumerate(jobs, 1):
-        state, testing = states[job], states[job] == 'untested'
-        command: list[str] = []
-        if args.launcher == 'slurm' and state != 'done':
-            number_queued = queued(job)
-            if number_queued:
-                state = f'{state}, queued as job {number_queued}'
-            else:
-                waits = job.needs and states[job.needs] != 'done'
-                after = f'<{job_name(job.needs)}>' if waits else None
-                command = submission(job, args.partition, testing, after)
-        elif testing:
-            command = job.test_command()
-        elif state != 'done':
-            command = train_command(job, args.launcher, nodes)
-        if is_locked(job.work_dir):
-            state = f'{state}, at work'
-        print(f'{number}. {job.label} ({state}) in {job.work_dir}')
-        if state != 'done' and job.remark():
-            print(f'   {job.remark()}')
-        if command:
-            print(f'   {shown(command)}')
-    if not table.data:
-        todo = [job for job in jobs if states[job] != 'done']
-        for why in dict.fromkeys(filter(None, map(missing_data, todo))):
-            print(f'not here: {why}')
-
-
-def missing_data(job: Job) -> str | None:
-    """What would refuse the run for want of its data."""
-    try:
-        engine.check_data(job.cfg, 'train_dataloader', 'val_dataloader')
-    except engine.UserError as error:
-        return str(error)
-    return None
+    for step in table.data:
+        print(f'data: python -m mmparc {step}')
+    missing = {}
+    for number, (job, state) in enumerate(zip(jobs, states), 1):
+        words = [state.name, state.saved, 'running' if is_running(job.work_dir) else '']
+        print(f'{number}. {job.label} ({", ".join(filter(None, words))}) in {job.work_dir}')
+        if state.name == 'done':
+            continue
+        if job.batch != job.row.batch:
+            lr = 'is scaled with it' if job.scales_lr else 'stays: no base_batch_size in the config'
+            print(f'   the batch is {job.batch} instead of {job.row.batch}; the learning rate {lr}')
+        print(f'   {shown(command(job))}')
+        try:
+            engine.check_data(job.cfg, 'train_dataloader', 'val_dataloader')
+        except UserError as error:
+            missing[str(error)] = None
+    for why in missing if not table.data else ():
+        print(f'not here: {why}')
 
 
 if __name__ == '__main__':
-    main()
+    tool.run(make_parser(), main)

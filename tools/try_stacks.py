@@ -18,7 +18,7 @@ PINS = {'default': '', 'torch2_1': '-torch2.1', 'onedl': '-onedl'}
 STACKS = [f'default-py3{minor}' for minor in (11, 12, 13)]
 STACKS += ['torch2_1-py310', 'torch2_1-py311', 'onedl-py311']
 # Tests that do not depend on the stack.
-LEFT_OUT = 'environment guide model_table paper_tables readme stacks wheel'.split()
+LEFT_OUT = 'environment guide model_table readme stacks wheel'.split()
 
 
 def run(*command: str, allowed: tuple[int, ...] = (0,), **variables: str) -> list[str]:

@@ -24,7 +24,8 @@ import pytest
 import torch
 from helpers import ROOT, run_tool
 
-from mmparc.tables.logs import final_metrics, read_scalars
+from mmparc.analysis.logs import read_scalars
+from mmparc.results.collect import final_metrics
 
 BATCH = 8  # of 16 images: two steps an epoch
 # Classification and detection go by epochs, segmentation by iterations; none loads its samples as
@@ -123,7 +124,7 @@ class Training:
         """What must not depend on whether the run was cut."""
         checkpoint = torch.load(self.last(), weights_only=False)  # written a moment ago
         info = checkpoint['message_hub']['runtime_info']
-        metrics = final_metrics(self.work_dir, self.step(), self.last().name)
+        metrics = final_metrics(self.work_dir, self.step())
         assert METRICS[self.task] in metrics
         return dict(
             checkpoint=self.last().name,

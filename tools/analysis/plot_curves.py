@@ -13,7 +13,7 @@ try:
     matplotlib.use('Agg')
     from matplotlib import pyplot as plt
 
-    from mmparc.tables.logs import TIMINGS, read_scalars
+    from mmparc.analysis.logs import TIMINGS, read_scalars
 except ImportError as error:
     raise SystemExit(
         f'error: {error.name or error} is not installed in this Python: in a checkout run '
