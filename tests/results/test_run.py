@@ -24,17 +24,9 @@ from mmparc.results.plan import load_table
 from mmparc.results.run import Job, as_option, is_running, locked, make_jobs, run_jobs
 
 # The published detection table, from the papers and the configs' names.
-NETWORKS = [
-    f'{folder}/{{}}{parc}{plain}'
-    for folder, plain in zip(
-        ('convnext', 'resnet', 'mobilenet_v2'), ('convnext-xt', 'resnet50', 'mobilenet-v2')
-    )
-    for parc in ('', 'parc-')
-]
-DETECTION = [f'cls/{name.format("")}_32xb128_in1k' for name in NETWORKS] + [
-    f'det/{name.format("cascade-mask-rcnn_")}_fpn_4conv1fc-giou_amp-ms-crop-3x_coco'
-    for name in NETWORKS
-]
+NAMES = [p + name for name in ('convnext-xt', 'resnet50', 'mobilenet-v2') for p in ('', 'parc-')]
+DETECTION = [f'{name}_32xb128_in1k' for name in NAMES]
+DETECTION += [f'cascade-mask-rcnn_{n}_fpn_4conv1fc-giou_amp-ms-crop-3x_coco' for n in NAMES]
 
 
 def test_dry_run_lists_the_published_table(
@@ -47,7 +39,7 @@ def test_dry_run_lists_the_published_table(
     ):
         call('reproduce', 'detection', '--work-dirs', 'w', '--dry-run', *args)
         said = capsys.readouterr().out
-        assert re.findall(r'train mmparc::(\S+)\.py ', said) == expected
+        assert re.findall(r'train mmparc::\S+/(\S+)\.py ', said) == expected
         assert f'detection: {len(expected)} runs, 0 of them done' in said
         missing = re.findall("^not here: .*'(data/[^']*)'", said, re.M)
         assert missing == ['data/imagenet', 'data/coco/']

@@ -25,13 +25,9 @@ def test_a_resumed_run_is_one_curve(tmp_path: Path) -> None:
     assert steps_of(tmp_path) == ([1, 2, 3, 4], [1, 2])
     assert [r['m'] for r in read_scalars(tmp_path)[1]] == [1, 20]
     assert final_metrics(tmp_path, 2) == {'m': 20} and final_metrics(tmp_path, 4) == {}
-
-
-def test_a_restarted_run_keeps_nothing(tmp_path: Path) -> None:
-    write_process(tmp_path, '20260101_000001', range(10, 50, 10), {20: {'m': 1}, 40: {'m': 2}})
-    write_process(tmp_path, '20260101_000002', range(10, 30, 10), {20: {'m': 3}})
-    assert steps_of(tmp_path) == ([10, 20], [20])
-    assert final_metrics(tmp_path, 20) == {'m': 3} and final_metrics(tmp_path, 40) == {}
+    # restarted by iterations: nothing is left
+    write_process(tmp_path, '20260101_000004', range(1, 3), {2: {'m': 7}})
+    assert steps_of(tmp_path) == ([1, 2], [2]) and final_metrics(tmp_path, 2) == {'m': 7}
 
 
 def test_a_line_that_was_cut_off_is_left_out_and_damage_is_an_error(tmp_path: Path) -> None:
