@@ -130,7 +130,7 @@ class Tree:
             return QUICK
         if tool == 'reproduce':
             return SAY_ONLY
-        if tool == 'input_sizes':
+        if tool == 'plot' and args[0] == 'sizes':
             return TWO
         if tool in ('export_onnx', 'test'):
             made = args[1] in ('none', *self.trained.values())

@@ -16,7 +16,6 @@ from mmengine.hub import get_config
 from mmengine.model import revert_sync_batchnorm
 from mmengine.registry import MODELS, DefaultScope
 from mmengine.utils import get_installed_path
-from test_tools import RETINANET, error_line
 
 from mmparc import engine
 from mmparc.analysis.trial import take_steps
@@ -25,6 +24,7 @@ from mmparc.swap import backbone_names, config_text, plan, plan_swap, swap_backb
 from mmparc.swap.fragments import load_fragment
 
 DET, SEG, CLS = 'mmdet::', 'mmseg::', 'mmpretrain::'
+RETINANET = DET + 'retinanet/retinanet_r50_fpn_1x_coco.py'
 ATSS = DET + 'atss/atss_r50_fpn_1x_coco.py'
 SSD = DET + 'ssd/ssd300_coco.py'
 DINO = DET + 'dino/dino-4scale_r50_8xb2-12e_coco.py'
@@ -221,6 +221,13 @@ NAMED = [f'{scope}::{name}.py' for scope, names in NAMED.items() for name in nam
 NO_MODELS = {'mmpretrain': {'dinov2', 'glip', 'sam'}, 'mmdet': {'common'}, 'mmseg': set()}
 # Dense queries and SSD's last maps need so much.
 SIZES = {SSD: (300, 300), DINO: (224, 224)}
+
+
+def error_line(tool: str, *args: object, cwd: Path) -> str:
+    result = run_tool(tool, *args, cwd=cwd)
+    assert (result.returncode, result.stdout) == (1, ''), result.stdout + result.stderr
+    (line,) = result.stderr.splitlines()
+    return line.removeprefix('error: ')
 
 
 def leaves(node, key: str = '') -> dict:

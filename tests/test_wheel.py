@@ -264,11 +264,11 @@ def test_commands_of_the_readme(empty: Path, tmp_path: Path) -> None:
     used = run([empty / 'bin/python', '-c', code], tmp_path, PATH=f'{empty}/bin')
     assert Path(used.strip()) == packages / 'mmparc/mmcv_ops.py'
 
-    # as torchrun starts it; and short for analysis/plot_curves
+    # as torchrun starts it; and short for analysis/plot
     torchrun = ('-m', 'torch.distributed.run', '--standalone', '--nproc_per_node=1')
     tested = mmparc('test', DETECTOR, checkpoint, '--work-dir', 'test', launcher=torchrun)
     assert 'coco/bbox_mAP_50' in tested
-    mmparc('plot_curves', checkpoint.parent)
+    mmparc('plot', 'curves', checkpoint.parent)
     assert (tmp_path / checkpoint.with_name('curves.png')).is_file()
     # what was written lies in the folder of the user
     written = {'data', 'work_dirs', 'test', 'new.py', 'new_small.py'}

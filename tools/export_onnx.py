@@ -6,37 +6,29 @@ Fourier transforms. The file is written only if all outputs agree with torch's. 
 docs/guide/export.md for what goes in and comes out.
 """
 
+from __future__ import annotations
+
 import argparse
 import logging
 import os
 import shutil
 import statistics
 import tempfile
-import warnings
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-try:
-    import torch
+from mmparc import tool
+
+if TYPE_CHECKING:
     from mmengine.config import Config
-    from mmengine.logging import MMLogger
     from rich.console import Console
-    from rich.table import Table
 
-    from mmparc import engine, export
-    from mmparc.analysis.flops import input_size
-    from mmparc.analysis.timing import interleaved
-    from mmparc.engine.config import config_path
-except ImportError as error:
-    raise SystemExit(
-        f'error: {error.name or error} is not installed in this Python: in a checkout run '
-        '`make env`, then `. .venv/bin/activate`; with an installed mmparc run '
-        "`pip install 'mmparc[mm]'`"
-    ) from None
+    from mmparc import export
 
 
-def parse_args() -> argparse.Namespace:
+def make_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    engine.add_config_arguments(parser)
+    tool.add_config_arguments(parser)
     parser.add_argument('checkpoint', help="a file, or 'none' for random weights")
     parser.add_argument('out', type=Path, help='the new file, .onnx')
     parser.add_argument(
@@ -50,7 +42,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         '--dynamic',
         action='store_true',
-        help=f'any batch, and any height and width from {export.SMALLEST} on',
+        help='any batch, and any height and width from the smallest one on (docs/guide/export.md)',
     )
     parser.add_argument(
         '--multiple',
@@ -70,34 +62,40 @@ def parse_args() -> argparse.Namespace:
     )
     twin.add_argument('--no-plain', action='store_true', help='do not compare the speed')
     parser.add_argument('--seconds', type=float, default=5.0, help='to time for (5)')
-    return parser.parse_args()
+    return parser
 
 
 def check(args: argparse.Namespace) -> None:
     """Refuse what cannot be done, before anything slow begins."""
+    from mmparc import export
+    from mmparc.engine.config import config_path
+
     if args.out.exists():
-        raise engine.UserError(f"'{args.out}' exists: name another file, or remove it")
+        raise tool.UserError(f"'{args.out}' exists: name another file, or remove it")
     if args.out.suffix != '.onnx':
-        raise engine.UserError(f"an exported model's name ends with .onnx, '{args.out}' does not")
+        raise tool.UserError(f"an exported model's name ends with .onnx, '{args.out}' does not")
     if args.checkpoint != 'none' and '://' not in args.checkpoint:
         if not Path(args.checkpoint).is_file():
-            raise engine.UserError(f"there is no checkpoint '{args.checkpoint}' to export")
+            raise tool.UserError(f"there is no checkpoint '{args.checkpoint}' to export")
     if min(*(args.shape or [1]), args.batch, args.multiple or 1) < 1:
-        raise engine.UserError('--shape, --batch and --multiple take positive numbers')
+        raise tool.UserError('--shape, --batch and --multiple take positive numbers')
     if args.plain:
         config_path(args.plain)
     if args.multiple and not args.dynamic:
-        raise engine.UserError('--multiple is for --dynamic: pass both')
+        raise tool.UserError('--multiple is for --dynamic: pass both')
     export.require_packages()
 
 
 def shape_of(args: argparse.Namespace, cfg: Config, multiple: int) -> export.Shape:
+    from mmparc.analysis.flops import input_size
+    from mmparc.export import SMALLEST
+
     size = tuple(args.shape or input_size(cfg)[0])
     if not args.shape:  # what images are padded to
         size = tuple(-(-side // multiple) * multiple for side in size)
-    if args.dynamic and (min(size) < export.SMALLEST or any(side % multiple for side in size)):
-        raise engine.UserError(
-            f'a dynamic size starts at {export.SMALLEST} and here is a multiple of {multiple}: '
+    if args.dynamic and (min(size) < SMALLEST or any(side % multiple for side in size)):
+        raise tool.UserError(
+            f'a dynamic size starts at {SMALLEST} and here is a multiple of {multiple}: '
             f'pass such a --shape, got {size[0]} {size[1]}'
         )
     return args.batch, 3, *size
@@ -105,15 +103,21 @@ def shape_of(args: argparse.Namespace, cfg: Config, multiple: int) -> export.Sha
 
 def twin_of(args: argparse.Namespace, network: export.Network) -> str | None:
     """The config to compare the speed with, if there is one."""
+    from mmparc.engine.config import config_path
+    from mmparc.export import plain_twin
+
     if args.plain or args.no_plain or not network.has_parc:
         return args.plain
-    twin = export.plain_twin(config_path(args.config))
+    twin = plain_twin(config_path(args.config))
     return str(twin) if twin else None
 
 
 def verify(console: Console, errors: dict[export.Shape, dict[str, float]]) -> None:
     """Print the relative errors; raise UserError if one is above the bound, or no number."""
-    bound = export.BOUND
+    from rich.table import Table
+
+    from mmparc.export import BOUND as bound
+
     table = Table('images', 'largest relative error', 'in output')
     for shape, by_output in errors.items():
         worst = max(by_output, key=lambda name: (not by_output[name] <= bound, by_output[name]))
@@ -122,19 +126,21 @@ def verify(console: Console, errors: dict[export.Shape, dict[str, float]]) -> No
     wrong = [s for s, found in errors.items() if not all(e <= bound for e in found.values())]
     if wrong:
         shapes = ', '.join(' x '.join(map(str, shape)) for shape in wrong)
-        raise engine.UserError(
+        raise tool.UserError(
             f'the exported model differs from torch by more than {bound} for images of {shapes}, '
             'so nothing is written: models that pad images to their patches, such as Swin and ViT, '
             'take --multiple 32 with --dynamic; others one size'
         )
 
 
-@engine.exit_on_user_error
-def main() -> None:
-    args = parse_args()
+def main(args: argparse.Namespace) -> None:
+    import torch
+    from rich.console import Console
+
+    from mmparc import engine, export
+
     check(args)
-    warnings.simplefilter('ignore')  # upstream's constructors, of much that is no concern here
-    MMLogger.get_current_instance().setLevel('ERROR')
+    tool.quiet()
     logging.disable(logging.WARNING)  # torch's exporter
     torch.manual_seed(0)
     cfg = engine.load_config(args.config, args.cfg_options)
@@ -178,6 +184,12 @@ def compare(
     folder: Path,
 ) -> None:
     """Time a session beside the plain twin's, which is of this very size, and print both."""
+    import torch
+    from rich.table import Table
+
+    from mmparc import engine, export
+    from mmparc.analysis.timing import interleaved
+
     plain = export.Network(engine.load_config(twin), 'none', args.backbone)
     export.export_onnx(plain, folder / 'plain.onnx', shape, opset=args.opset)
     plain_session = export.session_of(folder / 'plain.onnx')
@@ -209,4 +221,4 @@ def keep(made: Path, out: Path) -> None:
 
 
 if __name__ == '__main__':
-    main()
+    tool.run(make_parser(), main)

@@ -41,7 +41,7 @@ def try_stack(stack: str) -> dict:
     commit = run('git', 'rev-parse', '--short', 'HEAD')[0] + ('+' if changed else '')
     pytest = [f'{venv}/bin/python', '-m', 'pytest', '-q', '-rfEs', '-n', '2']
     quick = ['tests', *(f'--ignore=tests/test_{name}.py' for name in LEFT_OUT)]
-    slow = ['-m', '', 'tests/test_tools.py::test_train_test_and_resume', 'tests/test_mmcv_ops.py']
+    slow = ['-m', '', 'tests/tools/test_train.py::test_the_whole_way', 'tests/test_mmcv_ops.py']
     variables = {'OMP_NUM_THREADS': '1', 'PATH': f'{ROOT}/{venv}/bin:{os.environ["PATH"]}'}
     said, trained = (run(*pytest, *tests, allowed=(0, 1), **variables) for tests in (quick, slow))
     freeze = '\n'.join(run(*pytest[:2], 'pip', 'freeze'))

@@ -25,7 +25,6 @@ from .config import (
     use_default_collate,
 )
 from .device import check_gpu_operators
-from .exits import exit_on_user_error
 from .finite import stop_on_non_finite
 from .loading import check_loaded_share, check_whole_model
 from .provenance import note_start

@@ -2,13 +2,16 @@
 
 import copy
 import functools
+import itertools
 import math
+from pathlib import Path
 
 import pytest
 import torch
-from helpers import ROOT, run_tool
+from helpers import ROOT
 from mmengine.config import Config
 from mmengine.registry import MODELS, DefaultScope
+from tool_calls import call, refusal
 from torch import nn
 
 from mmparc import engine
@@ -16,6 +19,7 @@ from mmparc.analysis.flops import Count, count_config, count_multiply_adds, inpu
 from mmparc.models import ParCConv, ParCMixer
 from mmparc.ops import BACKENDS
 
+TOOL = 'analysis/get_flops.py'
 CONFIGS = ROOT / 'configs'
 XT = 'cls/convnext/{}convnext-xt_32xb128_in1k.py'
 TOY = {
@@ -24,7 +28,6 @@ TOY = {
     'seg': 'seg/convnext/{}convnext-micro_upernet_toy.py',
 }
 MASK_RCNN = 'det/convnext/mask-rcnn_{}convnext-xt_fpn_1x_coco.py'
-SIZES = [(64, 64), (200, 336), (97, 131), (131, 97)]
 
 
 @functools.cache
@@ -71,34 +74,22 @@ def by_hand(backend: str, conv: ParCConv, batch: int, height: int, width: int) -
 
 
 @pytest.mark.parametrize('backend', BACKENDS)
-@pytest.mark.parametrize('groups', [6, 2, 1], ids=['depthwise', 'grouped', 'dense'])
-@pytest.mark.parametrize('axis', ['h', 'w'])
-@pytest.mark.parametrize('batch', [1, 2])
-@pytest.mark.parametrize('size', [(14, 14), (13, 17), (50, 84), (32, 30), (33, 1)], ids=str)
-def test_operator_by_hand(size, batch, axis, groups, backend) -> None:
-    conv = ParCConv(6, 6, 14, axis, groups=groups, backend=backend)
-    count = count_multiply_adds(conv, torch.zeros(batch, 6, *size))
-    expected = by_hand(backend, conv, batch, *size)
-    assert count == Count(expected, expected, {})
+def test_operator_by_hand(backend: str) -> None:
+    sizes = (2, 14, 14), (1, 13, 17), (2, 50, 84), (1, 32, 30), (1, 33, 1)
+    for groups, axis, (batch, *size) in itertools.product((6, 2, 1), 'hw', sizes):
+        conv = ParCConv(6, 6, 14, axis, groups=groups, backend=backend)
+        expected = by_hand(backend, conv, batch, *size)
+        x = torch.zeros(batch, 6, *size)
+        assert count_multiply_adds(conv, x) == Count(expected, expected, {}), (groups, axis, size)
+    bare = ParCConv(6, 6, 14, 'h', bias=False, backend=backend)
+    with_bias = ParCConv(6, 6, 14, 'h', backend=backend)
+    assert count_multiply_adds(bare, x) == count_multiply_adds(with_bias, x)  # adding it is free
 
 
 @pytest.mark.parametrize('backend', BACKENDS)
-def test_adding_a_bias_is_free(backend) -> None:
-    without, with_bias = (
-        ParCConv(6, 6, 14, 'h', groups=2, bias=bias, pos_embed=False, backend=backend)
-        for bias in (False, True)
-    )
-    x = torch.zeros(2, 6, 14, 5)
-    count = count_multiply_adds(without, x)
-    assert count == count_multiply_adds(with_bias, x)
-    assert count.total > 0 and not count.unknown
-
-
-@pytest.mark.parametrize('backend', BACKENDS)
-@pytest.mark.parametrize('dense', [False, True])
-def test_only_the_outermost_layer_counts(dense, backend) -> None:
+def test_only_the_outermost_layer_counts(backend: str) -> None:
     """A mixer with its two halves, and a layer along one axis beside it, each once."""
-    mixer = ParCMixer(12, 14, groups=1 if dense else None, backend=backend)
+    mixer = ParCMixer(12, 14, backend=backend)
     conv = ParCConv(12, 6, 14, 'w', backend=backend)
     model = nn.Sequential(nn.Conv2d(12, 12, 1), nn.Sequential(mixer), conv)
     expected = sum(by_hand(backend, c, 2, 13, 17) for c in (mixer.conv_h, mixer.conv_w, conv))
@@ -132,21 +123,16 @@ def test_fft_is_cheaper_where_the_map_is_long() -> None:
 # Whole models
 
 
-@pytest.mark.parametrize(
-    'name, expected, params',
-    [
-        ('mmpretrain::convnext/convnext-tiny_32xb128_in1k.py', 4.46e9, 28_589_128),
-        ('mmpretrain::resnet/resnet50_8xb32_in1k.py', 4.1e9, 25_557_032),
-        ('mmpretrain::mobilevit/mobilevit-small_8xb128_in1k.py', 2.03e9, 5_578_632),
-    ],
-)
-def test_known_models(name: str, expected: float, params: int) -> None:
+def test_known_models() -> None:
     """As upstream's metafiles and the papers have them."""
-    report = count_config(engine.load_config(name))
-    (count,) = report.counts.values()
-    assert count.total == pytest.approx(expected, rel=0.02)
-    assert (count.parc, count.unknown, report.params) == (0, {}, params)
-    assert set(report.counts) == {''}
+    for name, expected, params in (
+        ('resnet/resnet50_8xb32_in1k.py', 4.1e9, 25_557_032),
+        ('mobilevit/mobilevit-small_8xb128_in1k.py', 2.03e9, 5_578_632),
+    ):
+        report = count_config(engine.load_config(f'mmpretrain::{name}'))
+        (count,) = report.counts.values()
+        assert count.total == pytest.approx(expected, rel=0.02)
+        assert (count.parc, count.unknown, report.params) == (0, {}, params)
 
 
 def convnext_by_hand(depths: list[int], widths: list[int], size: int) -> int:
@@ -187,29 +173,22 @@ def test_parc_xt_by_hand() -> None:
 
 
 @pytest.mark.parametrize(
-    'task, size',
-    [
-        *(('cls', size) for size in SIZES),
-        *(('det', size) for size in SIZES[1:3]),
-        ('seg', SIZES[3]),
-    ],
-    ids=str,
+    'task, size', [('cls', (97, 131)), ('det', (97, 131)), ('seg', (131, 97))], ids=str
 )
 def test_each_task_runs_at_any_size(task: str, size: tuple[int, int]) -> None:
     """Every backend as in one trace of the model with that backend."""
     cfg = load(TOY[task], 'parc-')
     report = count_config(cfg, size)
     assert report.size == size
-    if task == 'det':
-        assert all(n % 32 == 0 and n - 32 < s <= n for n, s in zip(report.padded, size))
-    else:
-        assert report.padded == size
+    padded = (128, 160) if task == 'det' else size
+    assert report.padded == padded
     rest = {count.total - count.parc for count in report.counts.values()}
     assert len(rest) == 1 and tuple(report.counts) == BACKENDS
     assert not any(count.unknown for count in report.counts.values())
-    backend = BACKENDS[SIZES.index(size) % 3]
+    backend = {'cls': 'direct', 'det': 'matmul', 'seg': 'fft'}[task]
     assert report.counts[backend] == traced(cfg, report.padded, backend)
-    assert len({count.parc for count in report.counts.values()}) == 3  # the control
+    costs = {name: report.counts[name].parc for name in ('direct', 'matmul', 'fft')}
+    assert len(set(costs.values())) == 3  # the control
 
 
 def traced(cfg, size: tuple[int, int], backend: str) -> Count:
@@ -270,76 +249,49 @@ def test_unknown_operations_inside_parc_are_reported() -> None:
     assert count.unknown == {'aten::special_erfcx': 1} and count.parc == count.total > 0
 
 
-# Sizes
+# Sizes, and the tool
 
 
-@pytest.mark.parametrize(
-    'name, size, source',
-    [
-        (XT, (224, 224), 'CenterCrop'),
-        (TOY['det'], (128, 160), 'Resize'),
-        (MASK_RCNN, (800, 1333), 'Resize'),
-        (
-            'seg/convnext/convnext-xt_upernet_8xb2-amp-160k_ade20k-512x512.py',
-            (512, 512),
-            "data_preprocessor's size",
-        ),
-    ],
-)
-def test_a_config_says_its_size(name: str, size: tuple[int, int], source: str) -> None:
-    found, said = input_size(load(name))
-    assert found == size and source in said
+def test_a_config_says_its_size() -> None:
+    ade20k = 'seg/convnext/convnext-xt_upernet_8xb2-amp-160k_ade20k-512x512.py'
+    for name, size in (
+        (XT, (224, 224)),
+        (TOY['det'], (128, 160)),
+        (MASK_RCNN, (800, 1333)),
+        (ade20k, (512, 512)),
+    ):
+        assert input_size(load(name))[0] == size
+    for task in ('cls', 'seg'):
+        with pytest.raises(engine.UserError, match='--shape H W'):
+            input_size(load(TOY[task]))
 
 
-@pytest.mark.parametrize('task', ['cls', 'seg'])
-def test_a_config_without_a_size(task: str) -> None:
-    with pytest.raises(engine.UserError, match='pass --shape H W'):
-        input_size(load(TOY[task]))
-
-
-# The tool
-
-
-def test_tool(tmp_path) -> None:
-    result = run_tool('tools/analysis/get_flops.py', CONFIGS / XT.format('parc-'), cwd=tmp_path)
-    assert result.returncode == 0 and result.stderr == '', result.stderr
-    assert '7,412,824' in result.stdout and '224 x 224' in result.stdout
-    rows = {line.split()[1]: line.split()[3:] for line in result.stdout.splitlines() if '│' in line}
+def test_tool(tmp_path: Path) -> None:
+    printed = call(TOOL, CONFIGS / XT.format('parc-'), cwd=tmp_path)
+    assert '7,412,824' in printed and '224 x 224' in printed
+    rows = {line.split()[1]: line.split()[3:] for line in printed.splitlines() if '│' in line}
     assert set(rows) == {*BACKENDS, 'all'}
-    counts = count_config(load(XT, 'parc-')).counts
-    for backend, count in counts.items():
+    for backend, count in count_config(load(XT, 'parc-')).counts.items():
         assert rows[backend][0] == f'{count.total / 1e9:.4f}'
         assert rows[backend][3] == f'{count.parc / 1e6:.3f}'
 
 
-def test_tool_lists_what_it_does_not_know(tmp_path) -> None:
-    options = ['--backend', 'fft', '--cfg-options', 'model.test_cfg.rpn.max_per_img=2']
-    config = CONFIGS / MASK_RCNN.format('parc-')
-    tool = 'tools/analysis/get_flops.py'
-    result = run_tool(tool, config, '--shape', 64, 97, *options, cwd=tmp_path)
-    assert result.returncode == 0, result.stderr
-    assert '64 x 97 (as asked for, padded to 64 x 128)' in result.stdout
-    assert 'direct' not in result.stdout and '│ fft' in result.stdout
-    (line,) = [line for line in result.stdout.splitlines() if 'unknown' in line]
+def test_tool_lists_what_it_does_not_know(tmp_path: Path) -> None:
+    options = ['--cfg-options', 'model.test_cfg.rpn.max_per_img=2']
+    printed = call(
+        TOOL, CONFIGS / MASK_RCNN.format('parc-'), '--shape', 64, 97, *options, cwd=tmp_path
+    )
+    assert '64 x 97' in printed and '64 x 128' in printed  # padded
+    (line,) = [line for line in printed.splitlines() if 'unknown' in line]
     assert 'NMSop x 1' in line and 'RoIAlignFunction' in line
 
 
-@pytest.mark.parametrize(
-    'args, said',
-    [
-        ([CONFIGS / TOY['seg'].format('')], 'pass --shape H W'),
-        ([CONFIGS / XT.format(''), '--shape', '1', '2', '3'], 'one or two positive numbers'),
-        ([CONFIGS / XT.format(''), '--shape', '0'], 'one or two positive numbers'),
-        (['configs/no.py'], "no config 'configs/no.py'"),
-        (
-            [CONFIGS / XT.format(''), '--cfg-options', 'model.backbone.type=ConvNext'],
-            "did you mean 'ConvNeXt'?",
-        ),
-    ],
-    ids=['no size', 'three', 'zero', 'config', 'type'],
-)
-def test_tool_errors(args: list, said: str, tmp_path) -> None:
-    result = run_tool('tools/analysis/get_flops.py', *args, cwd=tmp_path)
-    assert (result.returncode, result.stdout) == (1, '')
-    (line,) = result.stderr.splitlines()
-    assert line.startswith('error: ') and said in line
+def test_tool_refuses(tmp_path: Path) -> None:
+    xt = CONFIGS / XT.format('')
+    for args, named in (
+        ([CONFIGS / TOY['seg'].format('')], '--shape'),
+        ([xt, '--shape', 1, 2, 3], '[1, 2, 3]'),
+        ([xt, '--shape', 0], '[0]'),
+        ([xt, '--cfg-options', 'model.backbone.type=ConvNext'], "'ConvNeXt'"),
+    ):
+        assert named in refusal(TOOL, *args, cwd=tmp_path)

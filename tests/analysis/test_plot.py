@@ -3,9 +3,7 @@
 Against state dicts, tools/test.py, and predictions made by hand.
 """
 
-import argparse
 import csv
-import importlib.util
 import json
 from pathlib import Path
 
@@ -13,58 +11,36 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from helpers import ROOT, run_tool
+from helpers import ROOT
 from matplotlib import pyplot as plt
 from mmengine.config import Config
 from mmengine.registry import MODELS, DefaultScope
+from mmengine.runner import Runner
 from mmengine.structures import BaseDataElement, InstanceData, PixelData
+from tool_calls import assert_picture, call, inside, refusal
 from torch import nn
 
 from mmparc import engine
-from mmparc.analysis import figures
-from mmparc.analysis.input_sizes import at_size, own_size, sizes_around
+from mmparc.analysis import figures, kernels
 from mmparc.analysis.kernels import learned_layers
-from mmparc.analysis.predictions import difference, enlarged, finds
+from mmparc.analysis.predictions import difference, enlarged, matches
+from mmparc.analysis.sizes import at_size, own_size, sizes_around
+from mmparc.datasets import make_toy_data
 from mmparc.engine.config import datasets_of
 from mmparc.models import ParCMixer
 from mmparc.ops import parc
 
+PLOT = 'analysis/plot.py'
 CLS = 'configs/cls/convnext/parc-convnext-micro_toy.py'
 PLAIN = 'configs/cls/convnext/convnext-micro_toy.py'
 SEG = 'configs/seg/convnext/parc-convnext-micro_upernet_toy.py'
 DET = 'configs/det/convnext/centernet-update_parc-convnext-micro_hrfpn_toy.py'
-ERF = 'tools/analysis/erf.py'
 VAL = 8  # images, one of each class
-KERNELS, SIZES, COMPARE = (
-    f'tools/analysis/{name}.py' for name in ('draw_kernels', 'input_sizes', 'compare_predictions')
-)
-
-
-def run(tool: str, *args: object, cwd: Path) -> str:
-    result = run_tool(tool, *args, cwd=cwd)
-    assert result.returncode == 0, result.stdout[-2000:] + result.stderr[-4000:]
-    return result.stdout
-
-
-def error_line(tool: str, *args: object, cwd: Path) -> str:
-    before = {path: path.stat().st_mtime_ns for path in cwd.rglob('*') if path.is_file()}
-    result = run_tool(tool, *args, cwd=cwd)
-    assert result.returncode == 1, result.stdout[-2000:] + result.stderr[-4000:]
-    line = result.stderr.splitlines()[-1]
-    assert line.startswith('error: ')
-    assert {p: p.stat().st_mtime_ns for p in cwd.rglob('*') if p.is_file()} == before
-    return line
 
 
 def read_csv(path: Path) -> list[dict[str, str]]:
     lines = path.read_text().splitlines()
     return list(csv.DictReader(line for line in lines if not line.startswith('# ')))
-
-
-def assert_picture(path: Path) -> None:
-    picture = cv2.imread(str(path))
-    assert picture is not None and min(picture.shape[:2]) > 200
-    assert picture.std() > 10 and len(np.unique(picture.reshape(-1, 3), axis=0)) > 50
 
 
 @pytest.fixture(scope='module')
@@ -74,7 +50,8 @@ def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
     These hold random weights whose branches count, so that what kernels are resized to shows.
     """
     folder = tmp_path_factory.mktemp('figures')
-    run('tools/make_toy_data.py', '--train', 2, '--val', VAL, cwd=folder)
+    for task in ('cls', 'seg', 'det'):
+        make_toy_data(folder / 'data/toy', task, train=2, val=VAL)
     for name, config in (('cls', CLS), ('plain', PLAIN), ('seg', SEG), ('det', DET)):
         torch.manual_seed(len(name))
         model = engine.build_trained(engine.load_config(str(ROOT / config)), 'none')
@@ -92,17 +69,10 @@ def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
 # Kernels
 
 
-def load_tool(path: str):
-    spec = importlib.util.spec_from_file_location(Path(path).stem, ROOT / path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
 def test_kernels_of_a_checkpoint(work: Path) -> None:
     """The table has the parameters of the checkpoint, each tap at its offset."""
     args = (ROOT / CLS, 'cls.pth', '--overview-only', '--out', 'kernels')
-    run(KERNELS, *args, cwd=work)
+    call(PLOT, 'kernels', *args, cwd=work)
     assert_picture(work / 'kernels/kernels.png')
     saved = torch.load(work / 'cls.pth', weights_only=True)['state_dict']
     wanted = [k for k in saved if '.conv_h.' in k or '.conv_w.' in k]
@@ -117,7 +87,7 @@ def test_kernels_of_a_checkpoint(work: Path) -> None:
             assert rms == pytest.approx(np.sqrt((values[:, position] ** 2).mean()), rel=1e-4)
         assert len({position % length for position in own}) == len(own) == length
         assert (min(own) < 0) == key.endswith('weight')
-    assert '--force' in error_line(KERNELS, *args, cwd=work)
+    assert '--force' in refusal(PLOT, 'kernels', *args, cwd=work)
 
     # the control: what the untrained model has is another thing
     untrained = engine.build_trained(engine.load_config(str(ROOT / CLS)), 'none')
@@ -138,14 +108,13 @@ def test_what_is_drawn_is_the_weight(dense: bool, tmp_path: Path) -> None:
         ('embedding', 'h'),
         ('embedding', 'w'),
     ]
-    tool = load_tool(KERNELS)
     figure, panels = plt.subplots(1, 4)
     for panel, part in zip(panels, parts):
-        tool.draw_map(panel, part, 0.5)
+        kernels.draw_map(panel, part, 0.5)
     drawn = [panel.images[0] for panel in panels]
     plt.close(figure)
     if dense:
-        tool.draw_layer(layer, parts, 'label', tmp_path / 'a.png')
+        kernels.draw_layer(layer, parts, 'label', tmp_path / 'a.png')
         assert_picture(tmp_path / 'a.png')
     state = model.state_dict()
     for part, image in zip(parts, drawn):
@@ -190,27 +159,28 @@ def test_parcnet() -> None:
 
 
 def test_input_sizes(work: Path) -> None:
-    """At the config's own size the metric of tools/test.py, by both rules; at others not."""
+    """At the config's own size the metric of a plain test, by both rules; at others not."""
     sizes = (128, 256)
     few = ('--cfg-options', 'test_dataloader.dataset.indices=3')
-    run(SIZES, ROOT / SEG, 'seg.pth', '--sizes', *sizes, '--out', 'sizes', *few, cwd=work)
-    rows = read_csv(work / 'sizes/input_sizes.csv')
+    call(PLOT, 'sizes', ROOT / SEG, 'seg.pth', '--sizes', *sizes, '--out', 'sizes', *few, cwd=work)
+    rows = read_csv(work / 'sizes/sizes.csv')
     value = {(row['resize'], int(row['size'])): float(row['value']) for row in rows}
     assert list(value) == [(r, n) for r in ('interpolate', 'interpolate_sum') for n in sizes]
     assert [row['factor'] for row in rows] == ['1', '2'] * 2
-    run('tools/test.py', ROOT / SEG, 'seg.pth', '--work-dir', 'test', *few, cwd=work)
-    (log,) = (work / 'test').glob('*/*.json')
-    expected = json.loads(log.read_text().splitlines()[-1])['mIoU']
+    cfg = engine.load_config(str(ROOT / SEG), {'test_dataloader.dataset.indices': 3})
+    cfg.work_dir, cfg.load_from, cfg.log_level = str(work / 'test'), str(work / 'seg.pth'), 'ERROR'
+    with inside(work):
+        expected = Runner.from_cfg(cfg).test()['mIoU']
     assert value['interpolate', 128] == value['interpolate_sum', 128] == pytest.approx(expected)
     assert 1 < expected < 100
     # the controls: of twice the size, where the rules differ
     assert len({expected, value['interpolate', 256], value['interpolate_sum', 256]}) == 3
-    assert_picture(work / 'sizes/input_sizes.png')
+    assert_picture(work / 'sizes/sizes.png')
 
 
 def test_input_sizes_of_a_plain_network(work: Path) -> None:
-    run(SIZES, ROOT / PLAIN, 'none', '--sizes', 64, '--out', 'plain', cwd=work)
-    (row,) = read_csv(work / 'plain/input_sizes.csv')
+    call(PLOT, 'sizes', ROOT / PLAIN, 'none', '--sizes', 64, '--out', 'plain', cwd=work)
+    (row,) = read_csv(work / 'plain/sizes.csv')
     assert (row['checkpoint'], row['resize'], row['size']) == ('none', '-', '64')
 
 
@@ -241,12 +211,12 @@ def test_sizes_of_a_pipeline(config: str, own: int, doubled: list) -> None:
     assert own_size(cfg) == own
 
 
-@pytest.mark.parametrize('size', [32, 96, 97, 128, 224, 256, 320, 512, 800])
-def test_sizes_around(size: int) -> None:
-    sizes = sizes_around(size)
-    assert size in sizes and sizes == sorted(set(sizes)) and 2 <= len(sizes) <= 7
-    assert all(size / 2 <= n <= 2 * size and (n % 32 == 0 or n == size) for n in sizes)
-    assert sizes[0] < size / 2 + 32 and sizes[-1] > size * 2 - 32
+def test_sizes_around() -> None:
+    for size in (32, 96, 97, 128, 224, 256, 320, 512, 800):
+        sizes = sizes_around(size)
+        assert size in sizes and sizes == sorted(set(sizes)) and 2 <= len(sizes) <= 7
+        assert all(size / 2 <= n <= 2 * size and (n % 32 == 0 or n == size) for n in sizes)
+        assert sizes[0] < size / 2 + 32 and sizes[-1] > size * 2 - 32
 
 
 # Predictions
@@ -272,7 +242,7 @@ def test_differences_of_boxes() -> None:
     far = boxes(([0, 0, 10, 4], 1, 0.5), ([20, 20, 30, 30], 1, 0.4))  # IoU 0.4; another class
     assert difference(a, far, 0.3) == 1
     twice = boxes(([0, 0, 10, 10], 1, 0.9), ([0, 0, 10, 9], 1, 0.9))
-    assert finds(a.pred_instances, twice.pred_instances) == 2  # the weak one counts here
+    assert matches(a.pred_instances, twice.pred_instances) == 2  # the weak one counts here
     assert difference(a, twice, 0.3) == 0.5
     assert difference(boxes(), boxes(), 0.3) == 0 and difference(a, boxes(), 0.3) == 1
 
@@ -303,7 +273,7 @@ def test_enlarged() -> None:
 def test_compared_classes(work: Path) -> None:
     """The classes and scores are those of the models, called directly."""
     args = (ROOT / CLS, 'cls.pth', ROOT / PLAIN, 'plain.pth')
-    run(COMPARE, *args, '--num', 2, '--every', 2, '--out', 'compared', cwd=work)
+    call(PLOT, 'predictions', *args, '--num', 2, '--every', 2, '--out', 'compared', cwd=work)
     rows = read_csv(work / 'compared/predictions.csv')
     files = sorted((work / 'data/toy/cls/val').glob('*/*'))[:4:2]
     assert [row['image'] for row in rows] == [file.name for file in files]
@@ -322,7 +292,7 @@ def test_compared_classes(work: Path) -> None:
     assert_picture(work / 'compared/predictions.png')
 
     same = (ROOT / CLS, 'cls.pth') * 2
-    line = error_line(COMPARE, *same, '--only-differing', '--out', 'same', cwd=work)
+    line = refusal(PLOT, 'predictions', *same, '--only-differing', '--out', 'same', cwd=work)
     assert f'on none of the {VAL} images' in line
 
 
@@ -331,7 +301,7 @@ def test_compared_maps(task: str, work: Path) -> None:
     """Against an untrained model, which is found to differ, and drawn."""
     config = ROOT / dict(seg=SEG, det=DET)[task]
     args = ('--num', 1, '--only-differing', 0.01, '--score', 0.05, '--out', task)
-    run(COMPARE, config, f'{task}.pth', config, 'none', *args, cwd=work)
+    call(PLOT, 'predictions', config, f'{task}.pth', config, 'none', *args, cwd=work)
     rows = read_csv(work / task / 'predictions.csv')
     assert len(rows) == 1 and float(rows[0]['differs %']) > 1
     truth = {}
@@ -351,19 +321,19 @@ def test_compared_maps(task: str, work: Path) -> None:
     assert_picture(work / task / 'predictions.png')
 
 
-# Receptive fields
+# Curves
 
 
-def test_images_of_all_classes(tmp_path: Path) -> None:
-    """Evenly from folders of classes; the control is the first ones."""
-    erf = load_tool(ERF)
-    for number in range(6):
-        path = tmp_path / f'class{number // 3}/{number}.png'
-        path.parent.mkdir(exist_ok=True)
-        cv2.imwrite(str(path), np.full((4, 4, 3), number, np.uint8))
-    for inputs, expected in ((2, [0, 3]), (3, [0, 2, 4]), (4, [0, 1, 3, 4]), (9, range(6))):
-        args = argparse.Namespace(shape=[4, 4], inputs=inputs, images=tmp_path)
-        assert [image.mean() for image in erf.read_images(args)] == list(expected)
+def test_curves(tmp_path: Path) -> None:
+    log = tmp_path / 'run/1/vis_data/scalars.json'
+    log.parent.mkdir(parents=True)
+    steps = [dict(iter=i, step=i, loss=1 / i, lr=0.1, epoch=1 + i // 3) for i in range(1, 6)]
+    steps += [{'coco/bbox_mAP': 0.2, 'coco/bbox_mAP_s': -1.0, 'step': n} for n in (1, 2)]
+    log.write_text(''.join(json.dumps(step) + '\n' for step in steps))
+    assert 'run/curves.png' in call(PLOT, 'curves', 'run', cwd=tmp_path)
+    assert_picture(tmp_path / 'run/curves.png')
+    log.write_text('{"loss": 1')
+    assert 'scalars.json' in refusal(PLOT, 'curves', 'run', cwd=tmp_path)
 
 
 # What they share
@@ -378,18 +348,16 @@ def test_labels() -> None:
     assert figures.labels(seeds[:1] * 2) == ['x, e.pth'] * 2
 
 
-ERRORS = {
-    'no kernels': (KERNELS, [PLAIN, 'none'], 'has no ParC layer'),
-    'half a pair': (SIZES, [CLS, 'cls.pth', PLAIN], 'has no checkpoint: pass pairs'),
-    'a size': (SIZES, [CLS, 'none', '--sizes', 0], 'positive numbers'),
-    'a metric': (SIZES, [CLS, 'none', '--sizes', 64, '--metric', 'mIoU'], 'one of accuracy/top1'),
-    'two tasks': (COMPARE, [CLS, 'none', SEG, 'none'], 'of mmpretrain and mmseg'),
-    'a number': (COMPARE, [CLS, 'none', CLS, 'none', '--num', 0], 'positive numbers'),
-}
-
-
-@pytest.mark.parametrize('tool, args, said', ERRORS.values(), ids=ERRORS)
-def test_errors(tool: str, args: list, said: str, work: Path) -> None:
-    args = [ROOT / arg if str(arg).endswith('.py') else arg for arg in args]
-    assert said in error_line(tool, *args, '--out', 'errors', cwd=work)
-    assert not (work / 'errors').exists() or not any((work / 'errors').iterdir())
+def test_refusals(work: Path) -> None:
+    cls, seg = ROOT / CLS, ROOT / SEG
+    for args, named in (
+        (['kernels', ROOT / PLAIN, 'none'], 'convnext-micro_toy.py'),
+        (['sizes', cls, 'cls.pth', cls], 'convnext-micro_toy.py'),
+        (['sizes', cls, 'none', '--sizes', 0], '--sizes'),
+        (['sizes', cls, 'none', '--sizes', 64, '--metric', 'mIoU'], 'accuracy/top1'),
+        (['predictions', cls, 'none', seg, 'none'], 'mmseg'),
+        (['predictions', cls, 'none', cls, 'none', '--num', 0], '--num'),
+        (['curves', 'data'], "'data'"),
+    ):
+        out = ['--out', 'refused'] if args[0] != 'curves' else []
+        assert named in refusal(PLOT, *args, *out, cwd=work), args
