@@ -4,7 +4,7 @@
 
 from mmparc.errors import UserError
 
-from .arguments import DictAction, add_arguments, add_config_arguments, config_of
+from .arguments import config_of
 from .building import building
 from .checkpoint import allow_mmengine_checkpoints, load_weights_only
 from .checks import (
