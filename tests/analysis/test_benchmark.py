@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 from backbones import calls_of_mixers, in_eval, mixers
-from helpers import BLOCK, HALVES, ROOT, assert_close, relative_error, run_python
+from helpers import BLOCK, ROOT, assert_close, relative_error, run_python
 from mmengine.config import Config
 from tool_calls import call, load_tool, refusal
 
@@ -68,24 +68,6 @@ def test_all_mixers_are_the_same_operator(kind: str) -> None:
                 assert mode == 'training' or not results[0].requires_grad
                 for actual, wanted in zip(results, expected, strict=True):
                     assert_close(actual, wanted, 1e-5, f'{name}, {mode}')
-
-
-def test_convolutions_and_copy() -> None:
-    """The two layouts are as named; the copy is a copy; all keep the map's shape."""
-    shape = op.Shape('depthwise', '', '', 2, 6, 9, 12, (9, 12))
-    outputs = {
-        name: function()
-        for name, function in op.candidates(shape, 'inference', torch.float32, CPU).items()
-    }
-    assert {output.shape for output in outputs.values()} == {(2, 6, 9, 12)}
-    torch.manual_seed(0)
-    assert torch.equal(outputs['copy'], torch.randn(2, 6, 9, 12))
-    for name in ('3x3', '7x7', '31x31'):
-        plain, last = outputs[name], outputs[f'{name}, NHWC']
-        assert plain.is_contiguous() and last.is_contiguous(memory_format=torch.channels_last)
-    functions = op.candidates(shape, 'training', torch.float32, CPU)
-    shapes = [tuple(gradient.shape) for gradient in functions['7x7, NHWC']()]
-    assert shapes == [(2, 6, 9, 12), (6, 1, 7, 7), (6,)]
 
 
 def test_shapes_are_the_models() -> None:
@@ -223,14 +205,6 @@ def test_a_busy_machine_makes_nothing_hopeless(monkeypatch: pytest.MonkeyPatch) 
         calls[:] = seconds
         assert op.affordable(print, cap=5, limit=2) == bool(affordable)
         assert not calls
-
-
-def test_half_precision(tmp_path: Path) -> None:
-    for half in HALVES:
-        dtype = str(half).removeprefix('torch.')
-        call(OP, '--shapes', '1x4x9x6', '--dtype', dtype, *QUICK, '--out', dtype, cwd=tmp_path)
-        assert dtype in read_csv(tmp_path / dtype / 'op.csv')[0][2]
-        assert_table_fits(tmp_path / dtype)
 
 
 def test_curve(tmp_path: Path) -> None:
