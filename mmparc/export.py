@@ -5,6 +5,7 @@ is a function of normalized images, (B, 3, H, W) in float32, to the tensors that
 with; what turns images into these and the outputs into labels or boxes stays outside.
 """
 
+import ast
 import copy
 import importlib
 import json
@@ -293,17 +294,26 @@ def shapes_to_check(shape: Shape, dynamic: bool, multiple: int) -> list[Shape]:
 
 
 def plain_twin(config: Path) -> Path | None:
-    """The config of a ParC config's plain twin: its only base, if that is whole and has no ParC."""
-    bases = Config._get_base_files(str(config))
+    """The plain config that a ParC config inherits; None if its only base is another kind."""
+    bases = bases_of(config)
     if len(bases) != 1 or '::' in bases[0]:
         return None
     base = config.parent / bases[0]
     cfg = Config.fromfile(base)
     if cfg.get('default_scope') not in TASKS:
         return None
-    # Ours may be plain too, with all of the upstream blocks kept: only its layers tell.
+    # A backbone of mmparc's may be plain too: one with all of the upstream blocks kept.
     ours = str(cfg.get('model', {}).get('backbone', {}).get('type')).startswith('mmparc.')
     return None if ours and Network(cfg, UNTRAINED).has_parc else base
+
+
+def bases_of(config: Path) -> list[str]:
+    """The names that a config's ``_base_`` gives."""
+    for node in ast.parse(config.read_text()).body:
+        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == '_base_':
+            bases = ast.literal_eval(node.value)
+            return [bases] if isinstance(bases, str) else list(bases)
+    return []
 
 
 def require_packages() -> None:

@@ -10,13 +10,12 @@ from pathlib import Path
 
 import pytest
 import torch
-from helpers import FORKS, ROOT, run_tool
+from helpers import FORKS, ROOT, error_line, run_tool
 from mmengine.config import Config
 from mmengine.hub import get_config
 from mmengine.model import revert_sync_batchnorm
 from mmengine.registry import MODELS, DefaultScope
 from mmengine.utils import get_installed_path
-from test_tools import RETINANET, error_line
 
 from mmparc import engine
 from mmparc.analysis.trial import take_steps
@@ -25,6 +24,7 @@ from mmparc.swap import backbone_names, config_text, plan, plan_swap, swap_backb
 from mmparc.swap.fragments import load_fragment
 
 DET, SEG, CLS = 'mmdet::', 'mmseg::', 'mmpretrain::'
+RETINANET = DET + 'retinanet/retinanet_r50_fpn_1x_coco.py'
 ATSS = DET + 'atss/atss_r50_fpn_1x_coco.py'
 SSD = DET + 'ssd/ssd300_coco.py'
 DINO = DET + 'dino/dino-4scale_r50_8xb2-12e_coco.py'

@@ -14,7 +14,7 @@ from packaging.requirements import Requirement
 
 tomllib = pytest.importorskip('tomllib')  # Python 3.10 has none
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 FILES = 'Makefile', 'pyproject.toml', 'requirements/constraints.txt', 'tools/make_env.sh'
 # It answers what the script asks Python, and fails at what LACKS names. Its pip notes its calls.
 STAND_IN = """#!/usr/bin/env bash
