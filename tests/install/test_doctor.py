@@ -13,7 +13,6 @@ from pathlib import Path
 import pytest
 from helpers import ROOT, run_tool, tool_environment
 from packaging.requirements import Requirement
-from packaging.specifiers import SpecifierSet
 
 from mmparc import ops
 from mmparc.datasets import make_toy_data
@@ -93,7 +92,6 @@ def environment(tmp_path: Path) -> Environment:
     return Environment(tmp_path / 'env')
 
 
-@pytest.mark.slow
 def test_this_environment(tmp_path: Path) -> None:
     result = run_tool(TOOL, cwd=tmp_path, fresh=True)
     assert (result.returncode, result.stderr) == (0, ''), result.stdout + result.stderr
@@ -111,14 +109,6 @@ def test_versions_are_compared_as_by_packaging(environment: Environment) -> None
             mark, fix = lines[name]
             assert (mark != 'BROKEN') == wanted.contains(version), (name, version)
             assert mark != 'BROKEN' or f"-m pip install '{name}" in fix
-
-
-@pytest.mark.parametrize('sign', ['<', '<=', '>', '>=', '==', '!='])
-def test_each_comparison_is_that_of_packaging(sign: str) -> None:
-    doctor = runpy.run_path(str(TOOL))
-    for version in ('2', '2.0.9', '2.1', '2.1.0', '2.1.0+cu130', '2.1.1', '2.10', '10.0'):
-        found = doctor['COMPARE'][sign](doctor['numbers'](version), doctor['numbers']('2.1'))
-        assert found == SpecifierSet(f'{sign}2.1').contains(version), version
 
 
 def test_missing_packages(environment: Environment) -> None:
@@ -174,7 +164,7 @@ CASES = [  # what is installed, what files hold, the mark, what the line and its
 @pytest.mark.parametrize('versions, files, mark, pattern', CASES)
 def test_one_problem_at_a_time(versions, files, mark, pattern, environment, tmp_path: Path) -> None:
     environment.tool = tmp_path / 'doctor.py'
-    environment.tool.write_text(TOOL.read_text().replace('alarm(300)', 'alarm(3)'))
+    environment.tool.write_text(TOOL.read_text().replace('alarm(300)', 'alarm(1)'))
     environment.install(versions)
     environment.write(files)
     lines = environment.run()

@@ -91,6 +91,7 @@ def test_errors(project: Path, line: str) -> None:
     assert not (project / '.venv/make_env.stamp').exists()
 
 
+@pytest.mark.full
 def test_an_index_that_cannot_be_reached(project: Path) -> None:
     """A real pip, at a port where nobody listens."""
     offline = {'PIP_INDEX_URL': 'http://127.0.0.1:9', 'PIP_RETRIES': '1'}

@@ -1,8 +1,6 @@
-"""The wheel as a user has it: built and installed by README's commands, and run in an empty folder.
+"""The wheel: what is in it, and that it runs where nothing else of mmparc is.
 
-It is built from a copy of the tree without .git, together with what must not get into it. README's
-commands run in an empty environment that gets it, and its packages from the index, by README's
-command; the other tests put it into a folder that comes before any other mmparc on the path.
+It is built from a copy of the tree without .git, together with files that must not get into it.
 """
 
 import os
@@ -20,19 +18,14 @@ import pytest
 import torch
 from helpers import ROOT
 from packaging.requirements import Requirement
-from pages import blocks
-from test_readme import COMMANDS, README, kind
+from pages import blocks_of, commands_of
 
-from mmparc.datasets import make_toy_data
-
-pytestmark = pytest.mark.slow
-
-PIP, MODULE = 'pip ', 'python -m mmparc '
-INSTALLED = [command for command in COMMANDS if kind(command) == 'installed']
-BUILD, INSTALL = (command for command in INSTALLED if command.startswith(PIP))
-SWAP, SURGERY = ((ROOT / f'docs/guide/{page}.md').read_text() for page in ('swap', 'surgery'))
+COMMANDS = commands_of((ROOT / 'README.md').read_text())
+(BUILD,) = (command for command in COMMANDS if command.startswith('pip wheel '))
+(INSTALL,) = (command for command in COMMANDS if command.startswith('pip install '))
+MODULE = 'python -m mmparc '
 DETECTOR = 'mmparc::det/convnext/centernet-update_parc-convnext-micro_hrfpn_toy.py'
-# What a build must leave out: what work leaves behind, and what an earlier build did.
+# Left behind by work and by an earlier build.
 LITTER = (
     'mmparc/__pycache__/home.cpython-311.pyc',
     'configs/cls/__pycache__/x.cpython-311.pyc',
@@ -47,7 +40,7 @@ OF_A_CHECKOUT = {'tools/make_env.sh', 'tools/try_stacks.py', 'tools/demo.sh'}
 
 
 def tracked() -> list[str]:
-    """The files of the tree, those included that git has not been told of but does not ignore."""
+    """The files of the tree, also those that are new and not ignored by git."""
     command = ['git', 'ls-files', '-z', '--cached', '--others', '--exclude-standard']
     listed = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
     return [name for name in listed.split('\0') if name and (ROOT / name).is_file()]
@@ -81,7 +74,7 @@ def run(
 
 
 def pip(command: str, *options: object, cwd: Path) -> None:
-    """README's command with options that keep it off the network and out of this environment."""
+    """README's command, kept off the network and out of this environment."""
     words = [sys.executable, '-m', *shlex.split(command), '--no-deps', '--no-index', *options]
     run(words, cwd)
 
@@ -96,68 +89,60 @@ def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope='module')
-def installed(tree: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder that the wheel is installed into, by the README's two commands of pip."""
+def wheel(tree: Path) -> Path:
     for name in LITTER:
         (tree / name).parent.mkdir(parents=True, exist_ok=True)
         (tree / name).touch()
     pip(BUILD, '--no-build-isolation', cwd=tree)
-    folder = tmp_path_factory.mktemp('installed')
-    pip(INSTALL, '--target', folder, cwd=tree)
-    return folder
-
-
-@pytest.fixture(scope='module')
-def empty(wheel: Path, tree: Path) -> Iterator[Path]:
-    """An environment that holds what README's command installs, where there is no compiler.
-
-    A temporary folder, because pytest would keep its 5 GB.
-    """
-    with tempfile.TemporaryDirectory() as folder:
-        run([sys._base_executable, '-m', 'venv', folder], tree)
-        pinned = ['--no-compile', '-c', ROOT / 'requirements/constraints.txt']
-        path = f'{folder}/bin'
-        assert not [name for name in ('cc', 'c++', 'gcc', 'nvcc') if shutil.which(name, path=path)]
-        run([f'{path}/python', '-m', *shlex.split(INSTALL), *pinned], tree, PATH=path)
-        yield Path(folder)
-
-
-@pytest.fixture
-def mmparc(installed: Path, tmp_path: Path):
-    """Runs `python -m mmparc` of the installed wheel in an empty folder; gives what it printed."""
-
-    def call(*args: object, status: int = 0, launcher: tuple = ()) -> str:
-        command = [sys.executable, *launcher, '-m', 'mmparc', *args]
-        return run(command, tmp_path, installed, status)
-
-    return call
-
-
-@pytest.fixture(scope='module')
-def wheel(installed: Path, tree: Path) -> Path:
     (path,) = tree.glob('dist/*.whl')
     return path
 
 
-def block_of(page: str, file: str) -> str:
-    """The code that a page of the guide saves as this file."""
-    (block,) = (block for block in blocks(page, 'python') if block.startswith(f'# {file}\n'))
-    return block
-
-
-# What is in it
+@pytest.fixture(scope='module')
+def installed(wheel: Path, tree: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp('installed')
+    pip(INSTALL, '--target', folder, '--no-compile', cwd=tree)
+    return folder
 
 
 def test_files_are_the_trees(wheel: Path) -> None:
-    found, expected = files_of(wheel), expected_files()
-    assert found == expected
-    for name in ('mmparc/ops/auto_table.json', 'mmparc/.mim/tools/train.py'):
-        assert name in found
+    found = files_of(wheel)
+    assert found == expected_files() and 'mmparc/.mim/tools/train.py' in found
     # the control: there was something to leave out; what an earlier build left is gone
     left = {name for name in (*LITTER, *OF_A_CHECKOUT) if (wheel.parents[1] / name).is_file()}
     assert left == {name for name in (*LITTER, *OF_A_CHECKOUT) if not name.startswith('build/')}
 
 
+def test_what_is_installed(installed: Path) -> None:
+    folder = installed / 'mmparc/.mim/tools'
+    tools = [path for path in folder.rglob('*') if path.suffix in ('.py', '.sh')]
+    assert len(tools) >= 10 and all(os.access(path, os.X_OK) for path in tools)
+    assert not os.access(installed / 'mmparc/home.py', os.X_OK)
+    (metadata,) = installed.glob('mmparc-*.dist-info/METADATA')
+    needs = [line for line in metadata.read_text().splitlines() if line.startswith('Requires-Dist')]
+    assert [line for line in needs if 'extra ==' not in line] == ['Requires-Dist: torch>=2.1']
+    extra = [Requirement(line.partition(': ')[2]) for line in needs if '"mm"' in line]
+    names = {requirement.name for requirement in extra}
+    # the compiled mmcv would need a compiler, and overwrite mmcv-lite's folder
+    assert {'mmcv-lite', 'mmdet'} <= names and 'mmcv' not in names
+
+
+def test_the_installed_copy_runs(installed: Path, tmp_path: Path) -> None:
+    code = 'import mmparc, mmparc.home as h; print(mmparc.__file__, h.home())'
+    for path, home in ((installed, installed / 'mmparc/.mim'), (ROOT, ROOT)):  # and the control
+        printed = run([sys.executable, '-c', code], tmp_path, path).split()
+        assert printed == [str(path / 'mmparc/__init__.py'), str(home)]
+    command = [sys.executable, '-m', 'mmparc']
+    listed = run(command, tmp_path, installed)
+    assert '\n  train ' in listed and 'make_env' not in listed
+    # without configs and tools one line, so that nothing was found in another place
+    ignored = shutil.ignore_patterns('.mim')
+    shutil.copytree(installed / 'mmparc', tmp_path / 'bare/mmparc', ignore=ignored)
+    error = run([*command, 'train'], tmp_path, tmp_path / 'bare', status=1)
+    assert error.startswith('error: ') and error.count('\n') == 1
+
+
+@pytest.mark.full
 def test_sdist_builds_the_same_wheel(wheel: Path, tree: Path, tmp_path: Path) -> None:
     build = f'from setuptools.build_meta import build_sdist; build_sdist({str(tmp_path)!r})'
     run([sys.executable, '-c', build], tree)
@@ -171,6 +156,7 @@ def test_sdist_builds_the_same_wheel(wheel: Path, tree: Path, tmp_path: Path) ->
     assert not [name for name in names if name.startswith('tests/') or name.endswith('.pyc')]
 
 
+@pytest.mark.full
 def test_an_editable_install_uses_the_checkout(tree: Path, tmp_path: Path) -> None:
     build = f'from setuptools.build_meta import build_editable; build_editable({str(tmp_path)!r})'
     run([sys.executable, '-c', build], tree)
@@ -179,57 +165,28 @@ def test_an_editable_install_uses_the_checkout(tree: Path, tmp_path: Path) -> No
     assert not (tree / 'mmparc/.mim').exists()
 
 
-def test_tools_keep_their_run_bit(installed: Path) -> None:
-    folder = installed / 'mmparc/.mim/tools'
-    tools = [path for path in folder.rglob('*') if path.suffix in ('.py', '.sh')]
-    assert len(tools) >= 10 and all(os.access(path, os.X_OK) for path in tools)
-    assert not os.access(installed / 'mmparc/home.py', os.X_OK)
+@pytest.fixture(scope='module')
+def empty(wheel: Path, tree: Path) -> Iterator[Path]:
+    """An environment with the packages that README's command installs, without a compiler.
+
+    A temporary folder, because pytest would keep its 5 GB.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        run([Path(sys.base_prefix, 'bin/python3'), '-m', 'venv', folder], tree)
+        pinned = ['--no-compile', '-c', ROOT / 'requirements/constraints.txt']
+        path = f'{folder}/bin'
+        assert not [name for name in ('cc', 'c++', 'gcc', 'nvcc') if shutil.which(name, path=path)]
+        run([f'{path}/python', '-m', *shlex.split(INSTALL), *pinned], tree, PATH=path)
+        yield Path(folder)
 
 
-def test_it_needs_torch_alone(installed: Path) -> None:
-    (metadata,) = installed.glob('mmparc-*.dist-info/METADATA')
-    needs = [line for line in metadata.read_text().splitlines() if line.startswith('Requires-Dist')]
-    assert [line for line in needs if 'extra ==' not in line] == ['Requires-Dist: torch>=2.1']
-    extra = [Requirement(line.partition(': ')[2]) for line in needs if '"mm"' in line]
-    names = {requirement.name for requirement in extra}
-    # the compiled mmcv would need a compiler, and overwrite mmcv-lite's folder
-    assert {'mmcv-lite', 'mmdet'} <= names and 'mmcv' not in names
-
-
-# That it runs
-
-
-def test_it_is_the_wheels_copy_that_runs(installed: Path, tmp_path: Path) -> None:
-    command = [
-        sys.executable,
-        '-c',
-        'import mmparc, mmparc.home as h; print(mmparc.__file__, h.home())',
-    ]
-    package = installed / 'mmparc'
-    assert run(command, tmp_path, installed).split() == [
-        str(package / '__init__.py'),
-        str(package / '.mim'),
-    ]
-    # the control: the same from the checkout
-    said = run(command, tmp_path, ROOT)
-    assert said.split() == [str(ROOT / 'mmparc/__init__.py'), str(ROOT)]
-
-
-def test_without_its_configs_and_tools_it_says_so(installed: Path, tmp_path: Path) -> None:
-    """The control of all that follows: nothing is found in another place."""
-    ignored = shutil.ignore_patterns('.mim')
-    shutil.copytree(installed / 'mmparc', tmp_path / 'bare/mmparc', ignore=ignored)
-    said = run([sys.executable, '-m', 'mmparc', 'train'], tmp_path, tmp_path / 'bare', status=1)
-    assert said.startswith("error: mmparc's configs and tools are neither in ")
-    assert said.count('\n') == 1
-
-
+@pytest.mark.full
 @pytest.mark.timeout(1800)  # it downloads 3 GB
 def test_commands_of_the_readme(empty: Path, tmp_path: Path) -> None:
     """In their order, with few images and one epoch; once with workers that import the tool again.
 
-    A line that the README gains is run too: what shortens it goes into ``appended``, what it writes
-    into the last assertion but one.
+    For a new line in the README: what shortens it goes into ``appended``, what it writes into the
+    last assertion.
     """
     (packages,) = empty.glob('lib/python*/site-packages')
 
@@ -243,80 +200,34 @@ def test_commands_of_the_readme(empty: Path, tmp_path: Path) -> None:
         'train': ['--cfg-options', 'train_dataloader.batch_size=8', 'train_cfg.max_epochs=1'],
         'swap_backbone': ['--shape', 128, 160],
     }
-    (tmp_path / 'new_small.py').write_text(block_of(SWAP, 'new_small.py'))
-    said: dict[str, str] = {}
-    for command in INSTALLED:
+    swap = blocks_of((ROOT / 'docs/guide/swap.md').read_text())
+    (small,) = (text for _, text in swap if text.startswith('# new_small.py\n'))
+    (tmp_path / 'new_small.py').write_text(small)
+    printed: dict[str, str] = {}
+    for command in COMMANDS:
         if command.startswith(MODULE):
             name, *args = shlex.split(command.removeprefix(MODULE))
             args += appended.get(name, [])
-            args += [spawn] if name == 'train' and name not in said else []
-            said[name] = said.get(name, '') + mmparc(name, *args)
-    assert '7,412,824' in said['analysis/get_flops']
-    assert "mp_start_method='spawn'" in said['train']
+            args += [spawn] if name == 'train' and name not in printed else []
+            printed[name] = printed.get(name, '') + mmparc(name, *args)
+    assert '7,412,824' in printed['analysis/get_flops']
+    assert "mp_start_method='spawn'" in printed['train']
     checkpoint = Path('work_dirs/det', Path(DETECTOR).stem, 'epoch_1.pth')
     assert (tmp_path / checkpoint).is_file()
     swapped = torch.load(tmp_path / 'work_dirs/det/new_small/epoch_1.pth', weights_only=False)
     assert sum(name.endswith('conv_h.weight') for name in swapped['state_dict']) == 4
 
     # a detector was evaluated, and its NMS was that of our operators
-    assert "type='nms'" in said['train'] and 'coco/bbox_mAP_50: ' in said['train']
+    assert "type='nms'" in printed['train'] and 'coco/bbox_mAP_50: ' in printed['train']
     code = 'import sys, mmparc, mmcv.ops; print(sys.modules["mmcv._ext"].__file__)'
     used = run([empty / 'bin/python', '-c', code], tmp_path, PATH=f'{empty}/bin')
-    assert Path(used.strip()) == packages / 'mmparc/mmcv_ops.py'
+    assert Path(used.strip()).is_relative_to(packages / 'mmparc')
 
-    # as torchrun starts it; and short for analysis/plot_curves
+    # as torchrun starts it
     torchrun = ('-m', 'torch.distributed.run', '--standalone', '--nproc_per_node=1')
     tested = mmparc('test', DETECTOR, checkpoint, '--work-dir', 'test', launcher=torchrun)
     assert 'coco/bbox_mAP_50' in tested
-    mmparc('plot_curves', checkpoint.parent)
-    assert (tmp_path / checkpoint.with_name('curves.png')).is_file()
-    # what was written lies in the folder of the user
+    # all that was written lies in the user's folder
     written = {'data', 'work_dirs', 'test', 'new.py', 'new_small.py'}
     assert {path.name for path in tmp_path.iterdir()} == written
-    left = [path for path in (packages / 'mmparc/.mim').rglob('*') if path.suffix == '.pth']
-    assert left == []
-
-
-def test_surgery(mmparc, tmp_path: Path) -> None:
-    """The guide's detector with ParC inside its own backbone, on the small data."""
-    (tmp_path / 'det.py').write_text(block_of(SURGERY, 'det.py'))
-    small = block_of(SWAP, 'new_small.py').replace('./new.py', './det.py')
-    (tmp_path / 'det_small.py').write_text(small)
-    data = make_toy_data(tmp_path / 'data', 'det', train=4, val=2)
-    options = ['--cfg-options', f'data_root={data}', 'train_cfg.max_epochs=1']
-    mmparc('train', 'det_small.py', '--no-pretrained', *options)
-    trained = torch.load(tmp_path / 'work_dirs/det/det_small/epoch_1.pth', weights_only=False)
-    exchanged = [name for name in trained['state_dict'] if name.endswith('conv_h.weight')]
-    assert exchanged == [
-        f'backbone.{block}.conv2.conv_h.weight' for block in ('layer3.4', 'layer3.5', 'layer4.2')
-    ]
-
-
-def test_lists_the_tools(mmparc) -> None:
-    said = mmparc()
-    for name in ('train', 'test', 'make_toy_data', 'convert_official', 'analysis/get_flops'):
-        assert f'\n  {name} ' in said
-    assert 'make_env' not in said
-
-
-def test_a_hint_names_what_is_installed(mmparc) -> None:
-    said = mmparc('train', DETECTOR.replace('mmparc::', 'configs/'), status=1)
-    assert f"did you mean '{DETECTOR}'?" in said and said.count('\n') == 1
-
-
-def test_an_upstream_config_takes_an_installed_backbone(installed: Path, tmp_path: Path) -> None:
-    code = """
-import mmparc  # before mmdet: mmcv gets its operators from it
-from mmengine.config import Config
-from mmengine.registry import MODELS, DefaultScope
-
-cfg = Config.fromfile('mine.py')
-with DefaultScope.overwrite_default_scope(cfg.default_scope):
-    print(MODELS.build(cfg.model).backbone.__class__.__module__)
-print(mmparc.__file__)
-"""
-    (block,) = [block for block in blocks(README, 'python') if '_base_' in block]
-    (tmp_path / 'mine.py').write_text(block)
-    said = run([sys.executable, '-W', 'ignore', '-c', code], tmp_path, installed).split()
-    expected = ['mmparc.models.backbones.parc_convnext', str(installed / 'mmparc/__init__.py')]
-    assert said[-2:] == expected
+    assert [path for path in (packages / 'mmparc/.mim').rglob('*') if path.suffix == '.pth'] == []
