@@ -1,7 +1,9 @@
 """The configs of the three tasks, and what the tests ask of them."""
 
+import ast
 import copy
 import functools
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -10,7 +12,6 @@ from mmengine.config import Config
 from mmengine.registry import MODELS, DefaultScope
 
 from mmparc import engine
-from mmparc.export import bases_of
 
 SCOPES = {'cls': 'mmpretrain', 'det': 'mmdet', 'seg': 'mmseg'}
 CONFIGS = ROOT / 'configs'
@@ -33,6 +34,15 @@ def long_recipe(name: str) -> str | None:
         if short in name:
             return name.replace(short, long)
     return None
+
+
+def bases_of(config: Path) -> list[str]:
+    """The names that a config's ``_base_`` gives."""
+    for node in ast.parse(config.read_text()).body:
+        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == '_base_':
+            bases = ast.literal_eval(node.value)
+            return [bases] if isinstance(bases, str) else list(bases)
+    return []
 
 
 def plain_twin(leaf: str) -> str:

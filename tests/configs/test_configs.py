@@ -13,6 +13,7 @@ from leaves import (
     LEAVES,
     PARC,
     SCOPES,
+    bases_of,
     differences,
     load,
     long_recipe,
@@ -36,7 +37,6 @@ from mmseg.structures import SegDataSample
 from torch import nn
 
 from mmparc import engine
-from mmparc.export import bases_of
 
 # These have the networks and optimizers of long recipes, which are built and trained instead.
 SHORT = [leaf for leaf in LEAVES if long_recipe(leaf)]
