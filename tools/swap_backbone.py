@@ -92,7 +92,7 @@ def show(console: Console, args: argparse.Namespace, cfg: Config, swap: Swap) ->
     """Count the new model, which runs all of it once, and show it beside the original."""
     size = tuple(args.shape) if args.shape else None
     try:
-        new = count_config(swap.edit.cfg, size, COUNTED)
+        new = count_config(swap.cfg, size, COUNTED)
     except engine.UserError:
         raise
     except Exception as error:  # upstream's modules may raise anything
