@@ -127,20 +127,16 @@ NO_GPU = {'../../../bin/nvidia-smi': '#!/bin/sh\necho "NVIDIA-SMI has failed"; e
 FORK = {'onedl-mmcv': '2.3.6', 'mmcv-lite': None}
 TO_LITE = "uninstall -y mmcv && .* install 'mmcv-lite.*<2.2'"
 CASES = [  # what is installed, what files hold, the mark, what the line and its fix say
-    ({}, {}, 'ok', '^loads; nms is right on cpu'),
     ({}, {}, 'ok', "^mmparc's operators, on torchvision; nms is right on cpu"),
     (ONLY_MMCV, COMPILED, 'ok', '^compiled operators, CUDA not available; nms is right on cpu'),
     ({'mmcv': '2.2.0', 'mmcv-lite': None}, {}, 'BROKEN', TO_LITE),
     ({'mmcv': '2.1.0'}, {}, 'BROKEN', "uninstall -y mmcv-lite mmcv && .* install 'mmcv-lite"),
     (FORK, {}, 'ok', '^onedl-mmcv 2.3.6'),
     ({'onedl-mmdetection': '3.5'}, {}, 'BROKEN', 'uninstall -y mmdet onedl-mmdetection && .*'),
-    ({'opencv-python-headless': '4.9'}, {}, 'ok', 'opencv-python-headless 4.9'),
-    ({'jinja2': None, 'JinJa2': '3.1.6'}, {}, 'ok', '^jinja2 3.1.6'),
     ({'mmparc': None}, {}, 'BROKEN', 'make env && . .venv/bin/activate'),
     ({}, {'mmdet/apis.py': '1 / 0'}, 'BROKEN', '^ZeroDivision.*-y mmdet .* mmdet==3.3.0$'),
     ({}, {'cv2.py': 'import os; os.abort()'}, 'BROKEN', 'SIGABRT.* opencv-python==3.0$'),
     ({}, {'cv2.py': 'raise ImportError("libGL.so.1")'}, 'BROKEN', 'apt-get install -y libgl1$'),
-    ({}, {'numpy.py': 'import os; os._exit(7)'}, 'BROKEN', 'status 7.* numpy==3.0$'),
     ({}, {'mmengine/runner.py': 'while 1: 0'}, 'BROKEN', 'SIGALRM.* mmengine==0.10.7$'),
     ({}, {'torchvision/ops.py': NMS[:-3] + '0])'}, 'BROKEN', '^nms on cpu.* torchvision torch=='),
     (
@@ -150,8 +146,6 @@ CASES = [  # what is installed, what files hold, the mark, what the line and its
         'install torchvision torch==2.12.1$',
     ),
     (ONLY_MMCV, {'mmcv/_ext.py': 'undefined'}, 'BROKEN', f'^NameError.*{TO_LITE}'),
-    ({}, NO_CUDA, 'ok', '^CUDA None; devices: cpu$'),
-    ({}, NO_GPU, 'ok', '^CUDA 13.0; devices: cpu$'),
     ({}, {**NO_CUDA, **NO_GPU}, 'ok', '^CUDA None; devices: cpu$'),
     ({}, SMI, 'warn', '^CUDA 13.0; devices: cpu update the NVIDIA driver: .* needs CUDA 13.0$'),
     ({}, {**NO_CUDA, **SMI}, 'warn', 'devices: cpu .* uninstall -y torch && .* torch==3.0$'),

@@ -18,7 +18,7 @@ from mmengine.utils import get_installed_path
 
 from mmparc import engine
 from mmparc.analysis.trial import take_steps
-from mmparc.swap import backbone_names, config_text, plan, plan_swap, swap_backbone
+from mmparc.swap import backbone_names, config_text, plan_swap, swap_backbone
 from mmparc.swap.fragments import load_fragment
 
 DET, SEG, CLS = 'mmdet::', 'mmseg::', 'mmpretrain::'
@@ -50,9 +50,6 @@ CASES = {
     (RETINANET, 'parcnet-s'): (
         [1, 2, 3, 4], {'model.neck.in_channels': [64, 96, 128, 160], **BGR}
     ),
-    (RETINANET, 'parc-swin-t'): (
-        [0, 1, 2, 3], {'model.neck.in_channels': [96, 192, 384, 768]}
-    ),
     (RETINANET, 'mobilenet-v2'): (
         [1, 2, 4, 6], {'model.neck.in_channels': [24, 32, 96, 320], **UNUSED}
     ),
@@ -71,9 +68,6 @@ CASES = {
             PAD + 'mean': RGB[PAD + 'mean'],
             **STD,
         }
-    ),
-    (DET + 'mask2former/mask2former_r50_8xb2-lsj-50e_coco.py', 'parc-convnext-xt'): (
-        [0, 1, 2, 3], {'model.panoptic_head.in_channels': [48, 96, 192, 384], LR: 1.0}
     ),
     (DC5, 'parc-convnext-xt'): ([2], {
         'model.rpn_head.in_channels': 192,
@@ -94,16 +88,6 @@ CASES = {
         [1, 2, 3],
         {'model.detector.neck.in_channels': [512, 1024, 2048], **RGB, **STD, **NO_WHOLE},
     ),
-    (DET + 'deepsort/deepsort_faster-rcnn_r50_fpn_8xb2-4e_mot17train_test-mot17test.py',
-     'parc-resnet50'): ([0, 1, 2, 3], {
-        **NO_WHOLE
-    }),
-    (DET + 'mask2former/mask2former_swin-t-p4-w7-224_8xb2-lsj-50e_coco.py', 'parc-convnext-t'): (
-        [0, 1, 2, 3], {LR: 1.0}
-    ),
-    (RETINANET, 'mobilevit-s'): (
-        [1, 2, 3, 4], {'model.neck.in_channels': [64, 96, 128, 640], **BGR}
-    ),
     (RETINANET, 'mobilevit-micro'): (
         [1, 2, 3, 4], {'model.neck.in_channels': [24, 32, 48, 64], **UNUSED}
     ),
@@ -113,13 +97,6 @@ CASES = {
         'model.auxiliary_head.in_channels': 1024,
         'model.pretrained': None,
     }),
-    (SEG + 'upernet/upernet_r50_4xb4-160k_ade20k-512x512.py', 'parc-convnext-xt'): (
-        [0, 1, 2, 3], {
-            'model.decode_head.in_channels': [48, 96, 192, 384],
-            'model.auxiliary_head.in_channels': 192,
-            'model.pretrained': None,
-        }
-    ),
     (DEEPLAB, 'parc-convnext-xt'): ([0, 1, 2, 3], {
         'model.decode_head.in_channels': 384,
         'model.decode_head.c1_in_channels': 48,
@@ -137,9 +114,6 @@ CASES = {
     (SEG + 'vit/vit_deit-s16_mln_upernet_8xb2-160k_ade20k-512x512.py', 'parc-deit-s'): (
         [2, 5, 8, 11], {'model.pretrained': None}
     ),
-    (SEG + 'segmenter/segmenter_vit-s_fcn_8xb1-160k_ade20k-512x512.py', 'parc-deit-s'): ([11], {
-        'model.pretrained': None, PAD + 'mean': RGB[PAD + 'mean'], **STD
-    }),
     (SEG + 'segmenter/segmenter_vit-s_fcn_8xb1-160k_ade20k-512x512.py', 'parc-convnext-xt'): ([2], {
         'model.decode_head.in_channels': 192,
         'model.decode_head.channels': 192,
@@ -147,9 +121,6 @@ CASES = {
         PAD + 'mean': RGB[PAD + 'mean'],
         **STD, **UNUSED,
     }),
-    (SEG + 'sem_fpn/fpn_r50_4xb4-160k_ade20k-512x512.py', 'parc-convnext-xt'): (
-        [0, 1, 2, 3], {'model.neck.in_channels': [48, 96, 192, 384], 'model.pretrained': None}
-    ),
     (SEG + 'swin/swin-tiny-patch4-window7_upernet_1xb8-20k_levir-256x256.py', 'parc-convnext-xt'): (
         [0, 1, 2, 3], {  # two images, whose statistics stay
             'model.decode_head.in_channels': [48, 96, 192, 384],
@@ -204,30 +175,23 @@ QUICK = {
     (CLS + 'resnet/resnet50_8xb32_in1k.py', 'parc-convnext-xt'),
     (CLS + 'swin_transformer/swin-tiny_16xb64_in1k.py', 'parc-mobilenet-v2'),
 }
-STEPS = 'retinanet_r50', 'rtmdet_tiny', 'pspnet_r50', 'segformer', 'resnet50_8xb32'
-NAMED = {
-    'mmdet': """
-        retinanet/retinanet_r50_fpn_1x_coco faster_rcnn/faster-rcnn_r50_fpn_1x_coco
-        mask_rcnn/mask-rcnn_r50_fpn_1x_coco cascade_rcnn/cascade-rcnn_r50_fpn_1x_coco
-        fcos/fcos_r50-caffe_fpn_gn-head_1x_coco atss/atss_r50_fpn_1x_coco
-        rtmdet/rtmdet_tiny_8xb32-300e_coco ssd/ssd300_coco
-        deformable_detr/deformable-detr_r50_16xb2-50e_coco dino/dino-4scale_r50_8xb2-12e_coco
-        mask2former/mask2former_r50_8xb2-lsj-50e_coco
-    """,
-    'mmseg': """
-        mask2former/mask2former_r50_8xb2-160k_ade20k-512x512
-        upernet/upernet_r50_4xb4-160k_ade20k-512x512
-        deeplabv3plus/deeplabv3plus_r50-d8_4xb4-160k_ade20k-512x512
-        pspnet/pspnet_r50-d8_4xb4-160k_ade20k-512x512 fcn/fcn_r50-d8_4xb4-160k_ade20k-512x512
-        segformer/segformer_mit-b0_8xb2-160k_ade20k-512x512
-        sem_fpn/fpn_r50_4xb4-160k_ade20k-512x512
-    """,
-    'mmpretrain': """
-        resnet/resnet50_8xb32_in1k convnext/convnext-tiny_32xb128_in1k
-        swin_transformer/swin-tiny_16xb64_in1k
-    """,
-}
-NAMED = [f'{scope}::{name}.py' for scope, names in NAMED.items() for name in names.split()]
+# Configs whose models take a step: in `make test`, and in `make test-full`.
+STEPS = [
+    RETINANET,
+    DET + 'rtmdet/rtmdet_tiny_8xb32-300e_coco.py',
+    SEG + 'segformer/segformer_mit-b0_8xb2-160k_ade20k-512x512.py',
+    CLS + 'resnet/resnet50_8xb32_in1k.py',
+]
+MORE_STEPS = [
+    SSD,
+    DINO,
+    DET + 'cascade_rcnn/cascade-rcnn_r50_fpn_1x_coco.py',
+    DET + 'fcos/fcos_r50-caffe_fpn_gn-head_1x_coco.py',
+    DET + 'mask2former/mask2former_r50_8xb2-lsj-50e_coco.py',
+    SEG + 'upernet/upernet_r50_4xb4-160k_ade20k-512x512.py',
+    DEEPLAB,
+    CLS + 'swin_transformer/swin-tiny_16xb64_in1k.py',
+]
 # Folders of upstream's that hold no config with a model.
 NO_MODELS = {'mmpretrain': {'dinov2', 'glip', 'sam'}, 'mmdet': {'common'}, 'mmseg': set()}
 # Dense queries and SSD's last maps need so much.
@@ -266,23 +230,6 @@ def backbone_of(cfg: Config):
         backbone = revert_sync_batchnorm(MODELS.build(cfg.model.backbone))
     backbone.eval()
     return backbone
-
-
-@pytest.fixture(scope='module', autouse=True)
-def features_once():
-    """Each backbone is looked at once: what it hands on follows from its settings alone."""
-    look, seen = plan.features_of, {}
-
-    def features_of(backbone: dict, scope: str, backward: bool):
-        key = repr(backbone), scope, backward
-        if key not in seen:
-            with torch.random.fork_rng(devices=[]):  # so that no test's numbers depend on others
-                seen[key] = look(backbone, scope, backward)
-        return seen[key]
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(plan, 'features_of', features_of)
-        yield
 
 
 def ids(case: tuple[str, str]) -> str:
@@ -441,13 +388,7 @@ def test_freezing_is_in_the_terms_of_each_backbone() -> None:
 
 
 @pytest.mark.parametrize(
-    'config',
-    [
-        pytest.param(
-            n, marks=() if any(q in n for q in STEPS) else pytest.mark.full, id=Path(n).stem
-        )
-        for n in NAMED
-    ],
+    'config', [*STEPS, *(pytest.param(n, marks=pytest.mark.full) for n in MORE_STEPS)]
 )
 def test_takes_a_step(config: str) -> None:
     """Each ParC parameter gets a gradient from the whole model's own loss."""
@@ -547,7 +488,9 @@ def test_the_published_list_is_whole() -> None:
         families = {path.name for path in root.iterdir() if path.name[0] != '_'}
         names = [name.removeprefix(f'{scope}::') for name in rows if name.startswith(f'{scope}::')]
         assert families - {name.partition('/')[0] for name in names} == no_models
-    assert all(rows[config]['parc-convnext-xt'].startswith('trains') for config in NAMED)
+    assert all(
+        rows[config]['parc-convnext-xt'].startswith('trains') for config in [*STEPS, *MORE_STEPS]
+    )
 
 
 def read_list(path: Path) -> dict[str, dict[str, str]]:
