@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""Export a model of the three tasks to ONNX, check it in onnxruntime against torch, and time it.
+"""Export a model of the three tasks to ONNX, and compare it in onnxruntime with torch.
 
 A classifier and a segmentor as far as their scores, a detector through backbone and neck; without
 Fourier transforms. The file is written only if all outputs agree with torch's. See
@@ -9,11 +9,10 @@ docs/guide/export.md for what goes in and comes out.
 from __future__ import annotations
 
 import argparse
+import functools
 import logging
 import os
-import shutil
 import statistics
-import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -53,14 +52,9 @@ def make_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument('--backbone', action='store_true', help='the backbone alone')
     parser.add_argument('--opset', type=int, help="of ONNX; by default torch's choice")
-    twin = parser.add_mutually_exclusive_group()
-    twin.add_argument(
-        '--plain',
-        metavar='CONFIG',
-        help="what the speed is compared with, with random weights; by default the config's only "
-        'base, for a model with ParC',
+    parser.add_argument(
+        '--plain', metavar='CONFIG', help='also time it beside this model with random weights'
     )
-    twin.add_argument('--no-plain', action='store_true', help='do not compare the speed')
     parser.add_argument('--seconds', type=float, default=5.0, help='to time for (5)')
     return parser
 
@@ -101,17 +95,6 @@ def shape_of(args: argparse.Namespace, cfg: Config, multiple: int) -> export.Sha
     return args.batch, 3, *size
 
 
-def twin_of(args: argparse.Namespace, network: export.Network) -> str | None:
-    """The config to compare the speed with, if there is one."""
-    from mmparc.engine.config import config_path
-    from mmparc.export import plain_twin
-
-    if args.plain or args.no_plain or not network.has_parc:
-        return args.plain
-    twin = plain_twin(config_path(args.config))
-    return str(twin) if twin else None
-
-
 def verify(console: Console, errors: dict[export.Shape, dict[str, float]]) -> None:
     """Print the relative errors; raise UserError if one is above the bound, or no number."""
     from rich.table import Table
@@ -149,75 +132,64 @@ def main(args: argparse.Namespace) -> None:
     multiple = args.multiple or export.size_multiple(cfg)
     shape = shape_of(args, cfg, multiple)
     out, steps = Console(soft_wrap=True, markup=False), Console(stderr=True, markup=False)
-    with tempfile.TemporaryDirectory() as folder, steps.status('building the model') as status:
-        network = export.Network(cfg, args.checkpoint, args.backbone)
-        path = Path(folder, 'model.onnx')
-        status.update('exporting')
-        proto = export.export_onnx(
-            network,
-            path,
-            shape,
-            dynamic=args.dynamic,
-            multiple=multiple,
-            opset=args.opset,
-            metadata=export.metadata(cfg, network, args.config, args.checkpoint),
-        )
-        status.update('comparing with torch')
-        session = export.session_of(path)
-        shapes = export.shapes_to_check(shape, args.dynamic, multiple)
-        errors = {checked: export.parity(session, network, checked) for checked in shapes}
-        verify(out, errors)
-        keep(path, args.out)
-        size, opset = args.out.stat().st_size / 1e6, proto.opset_import[0].version
-        out.print(f'written: {args.out} ({size:.1f} MB, opset {opset})')
-        if twin := twin_of(args, network):
-            status.update(f'exporting {Path(twin).stem}, to compare the speed')
-            compare(out, args, twin, session, shape, Path(folder))
+    part = args.out.with_name(f'.{args.out.name}.{os.getpid()}')
+    try:
+        with steps.status('building the model') as status:
+            network = export.Network(cfg, args.checkpoint, args.backbone)
+            status.update('exporting')
+            args.out.parent.mkdir(parents=True, exist_ok=True)
+            proto = export.export_onnx(
+                network,
+                part,
+                shape,
+                dynamic=args.dynamic,
+                multiple=multiple,
+                opset=args.opset,
+                metadata=export.metadata(cfg, network, args.config, args.checkpoint),
+            )
+            status.update('comparing with torch')
+            session = export.session_of(part)
+            shapes = export.shapes_to_check(shape, args.dynamic, multiple)
+            verify(out, {shape: export.parity(session, network, shape) for shape in shapes})
+            os.replace(part, args.out)
+            size, opset = args.out.stat().st_size / 1e6, proto.opset_import[0].version
+            out.print(f'written: {args.out} ({size:.1f} MB, opset {opset})')
+            if args.plain:
+                status.update(f'exporting {Path(args.plain).stem}, to compare the speed')
+                plain = export.Network(engine.load_config(args.plain), 'none', args.backbone)
+                export.export_onnx(plain, part, shape, opset=args.opset)
+                sessions = {
+                    Path(args.config).stem: session,
+                    f'{Path(args.plain).stem}, plain': export.session_of(part),
+                }
+                compare(out, sessions, shape, args.seconds)
+    finally:
+        part.unlink(missing_ok=True)
 
 
 def compare(
-    console: Console,
-    args: argparse.Namespace,
-    twin: str,
-    session: object,
-    shape: export.Shape,
-    folder: Path,
+    console: Console, sessions: dict[str, object], shape: export.Shape, seconds: float
 ) -> None:
-    """Time a session beside the plain twin's, which is of this very size, and print both."""
+    """Time two sessions in turn, and print both."""
     import torch
     from rich.table import Table
 
-    from mmparc import engine, export
+    from mmparc import export
     from mmparc.analysis.timing import interleaved
 
-    plain = export.Network(engine.load_config(twin), 'none', args.backbone)
-    export.export_onnx(plain, folder / 'plain.onnx', shape, opset=args.opset)
-    plain_session = export.session_of(folder / 'plain.onnx')
-    sessions = {Path(args.config).stem: session, f'{Path(twin).stem}, plain': plain_session}
-    times = interleaved(
-        {name: export.runner(each, shape) for name, each in sessions.items()},
-        seconds=args.seconds,
-        warmup=2,
-    )
-    first, second = medians = [statistics.median(each) for each in times.values()]
-    rounds = len(next(iter(times.values())))
-    table = Table(f'onnxruntime, CPU, {torch.get_num_threads()} threads')
-    table.add_column(f'ms, median of {rounds}', justify='right')
-    for name, median in zip(times, medians, strict=True):
+    images = export.images_of(shape).numpy()
+    runs = {
+        name: functools.partial(session.run, None, {export.IMAGES: images})
+        for name, session in sessions.items()
+    }
+    times = interleaved(runs, seconds=seconds, warmup=2)
+    medians = {name: statistics.median(each) for name, each in times.items()}
+    table = Table(f'onnxruntime, CPU, {torch.get_num_threads()} threads', 'ms, median')
+    for name, median in medians.items():
         table.add_row(name, f'{median * 1e3:.2f}')
+    first, second = medians.values()
     table.add_row('ratio', f'{first / second:.2f}')
     console.print(table)
-
-
-def keep(made: Path, out: Path) -> None:
-    """Move a file to where it was asked for, whole or not at all."""
-    out.parent.mkdir(parents=True, exist_ok=True)
-    part = out.with_name(f'.{out.name}.{os.getpid()}')
-    try:
-        shutil.copyfile(made, part)
-        os.replace(part, out)
-    finally:
-        part.unlink(missing_ok=True)
 
 
 if __name__ == '__main__':

@@ -66,7 +66,7 @@ def main(args: argparse.Namespace) -> None:
     size = tuple(args.shape) if args.shape else None
     with console.status('building and counting both models'):
         try:
-            new = count_config(swap.edit.cfg, size, COUNTED)  # runs all of it once
+            new = count_config(swap.cfg, size, COUNTED)  # runs all of it once
         except engine.UserError:
             raise
         except Exception as error:  # upstream's modules may raise anything

@@ -129,7 +129,7 @@ def outcome(config: str, backbone: str, sizes: Sequence[int]) -> str:
         return f'no config: {first_line(error)}'
     prefix = '.'.join([*swap.key[1:], 'backbone', ''])
     behind = {prefix + name for name in swap.new.unused}
-    still = step(swap.edit.cfg, sizes)
+    still = step(swap.cfg, sizes)
     if isinstance(still, str):
         own = isinstance(step(engine.load_config(config), sizes), str)
         return f'no step{", with its own backbone neither" * own}: {still}'

@@ -14,7 +14,7 @@ from packaging.requirements import Requirement
 
 tomllib = pytest.importorskip('tomllib')  # Python 3.10 has none
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 FILES = 'Makefile', 'pyproject.toml', 'requirements/constraints.txt', 'tools/make_env.sh'
 # It answers what the script asks Python, and fails at what LACKS names. Its pip notes its calls.
 STAND_IN = """#!/usr/bin/env bash
@@ -91,6 +91,7 @@ def test_errors(project: Path, line: str) -> None:
     assert not (project / '.venv/make_env.stamp').exists()
 
 
+@pytest.mark.full
 def test_an_index_that_cannot_be_reached(project: Path) -> None:
     """A real pip, at a port where nobody listens."""
     offline = {'PIP_INDEX_URL': 'http://127.0.0.1:9', 'PIP_RETRIES': '1'}

@@ -13,7 +13,6 @@ from pathlib import Path
 import pytest
 from helpers import ROOT, run_tool, tool_environment
 from packaging.requirements import Requirement
-from packaging.specifiers import SpecifierSet
 
 from mmparc import ops
 from mmparc.datasets import make_toy_data
@@ -93,7 +92,6 @@ def environment(tmp_path: Path) -> Environment:
     return Environment(tmp_path / 'env')
 
 
-@pytest.mark.slow
 def test_this_environment(tmp_path: Path) -> None:
     result = run_tool(TOOL, cwd=tmp_path, fresh=True)
     assert (result.returncode, result.stderr) == (0, ''), result.stdout + result.stderr
@@ -113,14 +111,6 @@ def test_versions_are_compared_as_by_packaging(environment: Environment) -> None
             assert mark != 'BROKEN' or f"-m pip install '{name}" in fix
 
 
-@pytest.mark.parametrize('sign', ['<', '<=', '>', '>=', '==', '!='])
-def test_each_comparison_is_that_of_packaging(sign: str) -> None:
-    doctor = runpy.run_path(str(TOOL))
-    for version in ('2', '2.0.9', '2.1', '2.1.0', '2.1.0+cu130', '2.1.1', '2.10', '10.0'):
-        found = doctor['COMPARE'][sign](doctor['numbers'](version), doctor['numbers']('2.1'))
-        assert found == SpecifierSet(f'{sign}2.1').contains(version), version
-
-
 def test_missing_packages(environment: Environment) -> None:
     environment.install(dict.fromkeys(VERSIONS))
     lines = environment.run()
@@ -137,20 +127,16 @@ NO_GPU = {'../../../bin/nvidia-smi': '#!/bin/sh\necho "NVIDIA-SMI has failed"; e
 FORK = {'onedl-mmcv': '2.3.6', 'mmcv-lite': None}
 TO_LITE = "uninstall -y mmcv && .* install 'mmcv-lite.*<2.2'"
 CASES = [  # what is installed, what files hold, the mark, what the line and its fix say
-    ({}, {}, 'ok', '^loads; nms is right on cpu'),
     ({}, {}, 'ok', "^mmparc's operators, on torchvision; nms is right on cpu"),
     (ONLY_MMCV, COMPILED, 'ok', '^compiled operators, CUDA not available; nms is right on cpu'),
     ({'mmcv': '2.2.0', 'mmcv-lite': None}, {}, 'BROKEN', TO_LITE),
     ({'mmcv': '2.1.0'}, {}, 'BROKEN', "uninstall -y mmcv-lite mmcv && .* install 'mmcv-lite"),
     (FORK, {}, 'ok', '^onedl-mmcv 2.3.6'),
     ({'onedl-mmdetection': '3.5'}, {}, 'BROKEN', 'uninstall -y mmdet onedl-mmdetection && .*'),
-    ({'opencv-python-headless': '4.9'}, {}, 'ok', 'opencv-python-headless 4.9'),
-    ({'jinja2': None, 'JinJa2': '3.1.6'}, {}, 'ok', '^jinja2 3.1.6'),
     ({'mmparc': None}, {}, 'BROKEN', 'make env && . .venv/bin/activate'),
     ({}, {'mmdet/apis.py': '1 / 0'}, 'BROKEN', '^ZeroDivision.*-y mmdet .* mmdet==3.3.0$'),
     ({}, {'cv2.py': 'import os; os.abort()'}, 'BROKEN', 'SIGABRT.* opencv-python==3.0$'),
     ({}, {'cv2.py': 'raise ImportError("libGL.so.1")'}, 'BROKEN', 'apt-get install -y libgl1$'),
-    ({}, {'numpy.py': 'import os; os._exit(7)'}, 'BROKEN', 'status 7.* numpy==3.0$'),
     ({}, {'mmengine/runner.py': 'while 1: 0'}, 'BROKEN', 'SIGALRM.* mmengine==0.10.7$'),
     ({}, {'torchvision/ops.py': NMS[:-3] + '0])'}, 'BROKEN', '^nms on cpu.* torchvision torch=='),
     (
@@ -160,8 +146,6 @@ CASES = [  # what is installed, what files hold, the mark, what the line and its
         'install torchvision torch==2.12.1$',
     ),
     (ONLY_MMCV, {'mmcv/_ext.py': 'undefined'}, 'BROKEN', f'^NameError.*{TO_LITE}'),
-    ({}, NO_CUDA, 'ok', '^CUDA None; devices: cpu$'),
-    ({}, NO_GPU, 'ok', '^CUDA 13.0; devices: cpu$'),
     ({}, {**NO_CUDA, **NO_GPU}, 'ok', '^CUDA None; devices: cpu$'),
     ({}, SMI, 'warn', '^CUDA 13.0; devices: cpu update the NVIDIA driver: .* needs CUDA 13.0$'),
     ({}, {**NO_CUDA, **SMI}, 'warn', 'devices: cpu .* uninstall -y torch && .* torch==3.0$'),
@@ -174,7 +158,7 @@ CASES = [  # what is installed, what files hold, the mark, what the line and its
 @pytest.mark.parametrize('versions, files, mark, pattern', CASES)
 def test_one_problem_at_a_time(versions, files, mark, pattern, environment, tmp_path: Path) -> None:
     environment.tool = tmp_path / 'doctor.py'
-    environment.tool.write_text(TOOL.read_text().replace('alarm(300)', 'alarm(3)'))
+    environment.tool.write_text(TOOL.read_text().replace('alarm(300)', 'alarm(1)'))
     environment.install(versions)
     environment.write(files)
     lines = environment.run()
