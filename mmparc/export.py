@@ -1,14 +1,14 @@
-"""Models as ONNX files: what is exported, how it is checked against torch, and timed.
+"""Models as ONNX files: the exported part of each task's model, and its comparison with torch.
 
 Needs the packages of ``mmparc[onnx]``, which are imported when they are used. An exported network
 is a function of normalized images, (B, 3, H, W) in float32, to the tensors that its task goes on
-with; what turns images into these and the outputs into labels or boxes stays outside.
+with; preprocessing, and what turns outputs into labels or boxes, are not part of it.
 """
 
 import copy
 import importlib
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.torch_version import TorchVersion
 
 from mmparc.engine import UNTRAINED, UserError, build_trained
-from mmparc.engine.config import TASKS, are_rgb, image_settings
+from mmparc.engine.config import are_rgb, image_settings
 from mmparc.engine.errors import first_line
 from mmparc.models import ParCConv
 
@@ -31,11 +31,15 @@ BOUND = 1e-4  # of the relative error, max|a - b| / max|b|, in float32
 # Smallest side of a dynamic size: the deepest map, of stride 32, then has two rows. One row would
 # be another program to torch.export.
 SMALLEST = 64
-# Of a graph with complex numbers, which torch's exporter writes as real ones, only these tell.
-COMPLEX_OPERATORS = {'DFT', 'STFT'}
-# Values that one folded tensor may have: all that follows from the weights is computed once, but
-# for what would make the file much larger than the model.
+# Values in one tensor that is computed before the export: all that follows from the weights is,
+# except what would make the file much larger than the model.
 FOLDED = 2**22
+OUTPUTS = {
+    'mmpretrain': 'scores of the classes, before softmax',
+    'mmseg': "scores of the classes at the images' size, before softmax",
+    'mmdet': "the neck's maps",
+    'backbone': "the backbone's maps",
+}
 
 Shape = tuple[int, int, int, int]
 
@@ -49,8 +53,8 @@ class Network(nn.Module):
 
     Args:
         cfg: a config of mmpretrain, mmdet or mmseg; it is not changed.
-        checkpoint: of the whole model; 'none' for random weights, of which no block begins at 0, as
-            layer scales and last norms do in training, so that a comparison sees all of them.
+        checkpoint: of the whole model; 'none' for random weights, also where training starts at 0
+            (layer scales, last norms), so that a comparison sees all of them.
         backbone: whether to export the backbone's maps alone.
 
     Raises:
@@ -68,10 +72,6 @@ class Network(nn.Module):
         for layer in self.modules():
             if isinstance(layer, ParCConv):
                 layer.backend = 'auto'  # the one with a form of its own for exports, without FFT
-
-    @property
-    def has_parc(self) -> bool:
-        return any(isinstance(module, ParCConv) for module in self.modules())
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
         if self.part == 'backbone':
@@ -97,25 +97,19 @@ def size_multiple(cfg: Config) -> int:
 
 
 def metadata(cfg: Config, network: Network, config: str, checkpoint: str) -> dict[str, str]:
-    """What a file says of itself: its origin, and what its images and outputs are.
+    """The origin, images and outputs of a network, as an ONNX file keeps them.
 
     ``mean`` and ``std`` are JSON lists of three, for values of 0 to 255 in the order ``channels``,
     'RGB' or 'BGR'; empty where images are not normalized.
     """
     images = image_settings(cfg)
-    outputs = {
-        'mmpretrain': 'scores of the classes, before softmax',
-        'mmseg': "scores of the classes at the images' size, before softmax",
-        'mmdet': "the neck's maps",
-        'backbone': "the backbone's maps",
-    }
     return {
         'config': config,
         'checkpoint': checkpoint,
         'mean': json.dumps(list(images.get('mean') or [])),
         'std': json.dumps(list(images.get('std') or [])),
         'channels': 'RGB' if are_rgb(images) else 'BGR',
-        'outputs': outputs[network.part],
+        'outputs': OUTPUTS[network.part],
     }
 
 
@@ -142,8 +136,7 @@ def export_onnx(
             dynamic one, are added.
 
     Raises:
-        UserError: if a package is missing, torch cannot export the network, or it computes with
-            complex numbers.
+        UserError: if a package is missing, or torch cannot export the network.
     """
     require_packages()
     import onnx
@@ -182,37 +175,13 @@ def export_onnx(
         raise UserError(f'torch cannot export this model: {first_line(_root(error))}') from error
     optimizer.optimize(made.model, input_size_limit=FOLDED, output_size_limit=FOLDED)
     proto = made.model_proto
-    check_operators(proto)
-    said = dict(metadata or {})
+    kept = dict(metadata or {})
     if dynamic:
-        said |= dict(multiple=str(multiple), smallest=str(_smallest(multiple)))
-    for key, value in said.items():
+        kept |= dict(multiple=str(multiple), smallest=str(_smallest(multiple)))
+    for key, value in kept.items():
         proto.metadata_props.add(key=key, value=value)
     onnx.save(proto, path)
     return proto
-
-
-def check_operators(proto: 'onnx.ModelProto') -> None:
-    """Raise UserError if a model has a Fourier transform or complex numbers in it."""
-    import onnx
-
-    complex_types = {onnx.TensorProto.COMPLEX64, onnx.TensorProto.COMPLEX128}
-    graphs, found = [proto.graph, *proto.functions], set()
-    while graphs:
-        graph = graphs.pop()
-        for node in graph.node:
-            if node.op_type in COMPLEX_OPERATORS:
-                found.add(node.op_type)
-            for attribute in node.attribute:
-                graphs += [attribute.g] if attribute.HasField('g') else attribute.graphs
-        tensors = getattr(graph, 'initializer', ())
-        if any(tensor.data_type in complex_types for tensor in tensors):
-            found.add('complex values')
-    if found:
-        raise UserError(
-            f'the exported model computes with {", ".join(sorted(found))}, which few runtimes '
-            "have: build its ParC layers with backend='auto'"
-        )
 
 
 def session_of(path: Path) -> 'InferenceSession':
@@ -231,15 +200,9 @@ def session_of(path: Path) -> 'InferenceSession':
         return onnxruntime.InferenceSession(path, options, providers=['CPUExecutionProvider'])
     except Exception as error:  # its classes are of no public module
         raise UserError(
-            f'onnxruntime cannot run what was exported: {first_line(error)}: leave --opset out, or '
-            'pass another'
+            f'onnxruntime cannot run the exported model: {first_line(error)}: leave --opset out, '
+            'or pass another'
         ) from error
-
-
-def runner(session: 'InferenceSession', shape: Shape) -> Callable[[], object]:
-    """A function without arguments that runs a session once, on images of this shape."""
-    images = images_of(shape).numpy()
-    return lambda: session.run(None, {IMAGES: images})
 
 
 def images_of(shape: Shape, seed: int = 0) -> Tensor:
@@ -292,24 +255,10 @@ def shapes_to_check(shape: Shape, dynamic: bool, multiple: int) -> list[Shape]:
     return [shape, *((batch + i % 2, channels, *size) for i, size in enumerate(sizes, 1))]
 
 
-def plain_twin(config: Path) -> Path | None:
-    """The config of a ParC config's plain twin: its only base, if that is whole and has no ParC."""
-    bases = Config._get_base_files(str(config))
-    if len(bases) != 1 or '::' in bases[0]:
-        return None
-    base = config.parent / bases[0]
-    cfg = Config.fromfile(base)
-    if cfg.get('default_scope') not in TASKS:
-        return None
-    # Ours may be plain too, with all of the upstream blocks kept: only its layers tell.
-    ours = str(cfg.get('model', {}).get('backbone', {}).get('type')).startswith('mmparc.')
-    return None if ours and Network(cfg, UNTRAINED).has_parc else base
-
-
 def require_packages() -> None:
     """Raise UserError if one of ONNX's packages is missing, or torch is too old for them."""
     if TorchVersion(torch.__version__) < '2.6':
-        raise UserError(f'torch {torch.__version__} exports no sizes left open: take torch>=2.6')
+        raise UserError(f'torch {torch.__version__} is too old for exports: install torch>=2.6')
     for name in ('onnx', 'onnxruntime', 'onnxscript'):
         try:
             importlib.import_module(name)
@@ -331,16 +280,11 @@ def _smallest(multiple: int) -> int:
 
 def _sides(multiple: int) -> dict[int, Any]:
     """torch.export's dynamic height and width."""
-    smallest = _smallest(multiple) // multiple
+    names, smallest = {2: 'height', 3: 'width'}, _smallest(multiple) // multiple
     if multiple == 1:
-        return {
-            2: torch.export.Dim('height', min=smallest),
-            3: torch.export.Dim('width', min=smallest),
-        }
-    return {
-        2: multiple * torch.export.Dim('rows', min=smallest),
-        3: multiple * torch.export.Dim('columns', min=smallest),
-    }
+        return {dim: torch.export.Dim(name, min=smallest) for dim, name in names.items()}
+    steps = {dim: torch.export.Dim(f'{name}_steps', min=smallest) for dim, name in names.items()}
+    return {dim: multiple * step for dim, step in steps.items()}
 
 
 def _tensors(node: Any) -> Iterator[Tensor]:
@@ -352,13 +296,14 @@ def _tensors(node: Any) -> Iterator[Tensor]:
 
 
 def _draw_constants(model: nn.Module) -> None:
-    """Give what begins as a constant values that no part of the model is lost by.
+    """Draw new values for constants that would hide parts of the model.
 
     Scales, biases, running statistics, and linear layers that begin at 0, as a ViT's head does.
     """
     for module in model.modules():
-        for name, value in [*module._parameters.items(), *module._buffers.items()]:
-            if value is None or not value.is_floating_point():
+        own = [*module.named_parameters(recurse=False), *module.named_buffers(recurse=False)]
+        for name, value in own:
+            if not value.is_floating_point():
                 continue
             if value.dim() > 1:
                 if not value.any():
@@ -369,7 +314,7 @@ def _draw_constants(model: nn.Module) -> None:
                 nn.init.uniform_(value, 0.5, 1.5)
 
 
-class _DynamicPool(nn.Module):
+class DynamicPool(nn.Module):
     """nn.AdaptiveAvgPool2d for any size: a product with a matrix of shares along each axis."""
 
     def __init__(self, output_size: Sequence[int]) -> None:
@@ -396,4 +341,4 @@ def _make_pools_dynamic(model: nn.Module) -> None:
                 size = child.output_size
                 size = (size, size) if isinstance(size, int) else tuple(size)
                 if None not in size and size != (1, 1):
-                    setattr(module, name, _DynamicPool(size))
+                    setattr(module, name, DynamicPool(size))

@@ -156,12 +156,12 @@ def add_run_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def add_out(parser: argparse.ArgumentParser, default: str | None, help: str) -> None:
+def add_out(
+    parser: argparse.ArgumentParser, default: str | None = None, what: str = 'folder for the files'
+) -> None:
     """Add --out and --force, for a tool that refuses to overwrite (report.make_folder)."""
     shown = f' ({default})' if default else ''
-    parser.add_argument(
-        '--out', type=Path, default=default, metavar='DIR', help=f'folder for {help}{shown}'
-    )
+    parser.add_argument('--out', type=Path, default=default, metavar='PATH', help=f'{what}{shown}')
     parser.add_argument('--force', action='store_true', help='overwrite files in --out')
 
 
@@ -169,5 +169,13 @@ def add_seed(parser: argparse.ArgumentParser, help: str = 'of all random numbers
     parser.add_argument('--seed', type=int, default=0, metavar='N', help=f'{help} (0)')
 
 
-def add_device(parser: argparse.ArgumentParser) -> None:
+def add_timing(parser: argparse.ArgumentParser, seconds: float) -> None:
+    """Add what the timing tools share, beside --out; analysis.timing.prepare applies it."""
     parser.add_argument('--device', default='cpu', help='cpu, cuda or cuda:1 (cpu)')
+    parser.add_argument('--threads', type=int, metavar='N', help="of the CPU; default: torch's own")
+    parser.add_argument(
+        '--seconds', type=float, default=seconds, metavar='S', help=f'time for each row ({seconds})'
+    )
+    parser.add_argument(
+        '--rounds', type=int, default=5, metavar='N', help='at least so many of each (5)'
+    )

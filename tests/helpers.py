@@ -57,14 +57,6 @@ def assert_close(actual, expected, bound: float, what: str = 'result') -> None:
 ROOT = Path(__file__).parents[1]
 
 
-def long_recipe(name: str) -> str | None:
-    """The config whose network one for a few GPUs trains for a shorter time; None for others."""
-    for short, long in (('_8xb128-100e_', '_32xb128_'), ('-40k_', '-160k_')):
-        if short in name:
-            return name.replace(short, long)
-    return None
-
-
 def read_metafiles_once() -> None:
     """Let mmengine remember them: for each config that inherits an upstream one it would read all
     metafiles of that package, half a second's worth of YAML that nothing here changes.
@@ -130,6 +122,17 @@ def run_tool(
             answer = server.stdout.readline()
         assert answer, 'the process that tools are forked from has ended'
         return subprocess.CompletedProcess(command, int(answer), out.read_text(), err.read_text())
+
+
+def error_line(tool: str | Path, *args: object, cwd: Path, fresh: bool = False) -> str:
+    """Run a tool that must fail and leave nothing behind; the one line that it prints."""
+    before = sorted(cwd.rglob('*'))
+    result = run_tool(tool, *args, cwd=cwd, fresh=fresh)
+    assert (result.returncode, result.stdout) == (1, ''), result.stdout + result.stderr
+    (line,) = result.stderr.splitlines()
+    assert line.startswith('error: ')
+    assert sorted(cwd.rglob('*')) == before, 'a refused run left files behind'
+    return line
 
 
 def tool_environment() -> dict[str, str]:

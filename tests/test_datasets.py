@@ -430,13 +430,6 @@ def test_tool(data: Path, tmp_path: Path) -> None:
     assert digests(tmp_path / 'det') == digests(data / 'det')
 
 
-def test_tool_without_the_packages() -> None:
-    done = run_tool(flags=('-I', '-S'))
-    assert done.returncode == 1
-    assert done.stderr.startswith('error: ') and done.stderr.count('\n') == 1
-    assert 'is not installed in this Python: in a checkout run `make env`' in done.stderr
-
-
 def test_import_is_light() -> None:
     code = 'import sys, mmparc.datasets; print([m for m in sys.modules if m in sys.argv[1:]])'
     command = [sys.executable, '-c', code, 'torch', 'mmengine', 'mmcv', 'mmdet', 'mmseg']

@@ -114,8 +114,13 @@ def all_found(found: dict, expected: dict, key: str) -> bool:
     return len(scores) == mmcv_golden.SHOWN and bool(same.any(axis=1).all())
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize('name', mmcv_golden.MODELS)
+@pytest.mark.parametrize(
+    'name',
+    [
+        pytest.param(n, marks=() if n in ('retinanet', 'dcn') else pytest.mark.full)
+        for n in mmcv_golden.MODELS
+    ],
+)
 def test_models_equal_those_of_a_compiled_mmcv(name: str) -> None:
     if (OLD_TORCH and name == 'upernet') or (FORKS and name == 'dino'):
         pytest.skip('it calls no operator of mmcv, and differs in this version of torch or mmdet')
@@ -123,7 +128,7 @@ def test_models_equal_those_of_a_compiled_mmcv(name: str) -> None:
 
 
 @needs_ours
-@pytest.mark.slow
+@pytest.mark.full
 def test_other_operators_give_other_models(monkeypatch: pytest.MonkeyPatch) -> None:
     """The control: NMS at other thresholds, RoIs half a pixel away, offsets exchanged."""
     ext = sys.modules['mmcv._ext']

@@ -8,25 +8,18 @@ three tasks.
 import argparse
 from pathlib import Path
 
-try:
-    import torch
-
-    import mmparc
-    from mmparc import converters, engine
-except ImportError as error:
-    raise SystemExit(
-        f'error: {error.name or error} is not installed in this Python: in a checkout run '
-        '`make env`, then `. .venv/bin/activate`; with an installed mmparc run '
-        "`pip install 'mmparc[mm]'`"
-    ) from None
+import mmparc
+from mmparc import tool
 
 # where checkpoints keep their weights, if they hold anything else
 KEYS = ('model', 'state_dict', 'model_ema')
+# of mmparc.converters
+FAMILIES = ('parc_convnext', 'parc_resnet', 'parc_mobilenetv2', 'parcnet')
 
 
-def parse_args() -> argparse.Namespace:
+def make_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument('model', choices=converters.FAMILIES)
+    parser.add_argument('model', choices=FAMILIES)
     parser.add_argument('input', type=Path, metavar='IN', help='the checkpoint to read')
     parser.add_argument('output', type=Path, metavar='OUT', help='the checkpoint to write')
     parser.add_argument(
@@ -37,11 +30,14 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         '--key', help=f'where in IN the weights lie, if more than one of {", ".join(KEYS)} is there'
     )
-    return parser.parse_args()
+    return parser
 
 
 def load(path: Path, key: str | None) -> dict:
     """The state dict in a checkpoint, which may be all of it or lie under one of its keys."""
+
+    from mmparc import engine
+
     if not path.is_file():
         raise engine.UserError(f"there is no checkpoint '{path}'")
     engine.allow_mmengine_checkpoints(argparse.Namespace)  # a training script's arguments
@@ -61,9 +57,11 @@ def load(path: Path, key: str | None) -> dict:
     return checkpoint[key]
 
 
-@engine.exit_on_user_error
-def main() -> None:
-    args = parse_args()
+def main(args: argparse.Namespace) -> None:
+    import torch
+
+    from mmparc import converters, engine
+
     if args.output.exists():
         raise engine.UserError(f"'{args.output}' is there already: remove it or name another")
     if not args.output.parent.is_dir():
@@ -86,4 +84,4 @@ def main() -> None:
 
 
 if __name__ == '__main__':
-    main()
+    tool.run(make_parser(), main)

@@ -23,7 +23,7 @@ CHECKPOINT=$(cat "$RUN/last_checkpoint")
 echo "== evaluation of $CHECKPOINT"
 "$PYTHON" tools/test.py "$CONFIG" "$CHECKPOINT" --work-dir "$RUN/test" \
     --show-dir "$RUN/predictions" --cfg-options data_root="$DATA/det"
-"$PYTHON" tools/analysis/plot_curves.py "$RUN" > /dev/null
+"$PYTHON" tools/analysis/plot.py curves "$RUN" > /dev/null
 
 cat <<END
 

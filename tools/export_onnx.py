@@ -1,42 +1,33 @@
 #!/usr/bin/env python
-"""Export a model of the three tasks to ONNX, check it in onnxruntime against torch, and time it.
+"""Export a model of the three tasks to ONNX, and compare it in onnxruntime with torch.
 
 A classifier and a segmentor as far as their scores, a detector through backbone and neck; without
 Fourier transforms. The file is written only if all outputs agree with torch's. See
 docs/guide/export.md for what goes in and comes out.
 """
 
+from __future__ import annotations
+
 import argparse
+import functools
 import logging
 import os
-import shutil
 import statistics
-import tempfile
-import warnings
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-try:
-    import torch
+from mmparc import tool
+
+if TYPE_CHECKING:
     from mmengine.config import Config
-    from mmengine.logging import MMLogger
     from rich.console import Console
-    from rich.table import Table
 
-    from mmparc import engine, export
-    from mmparc.analysis.flops import input_size
-    from mmparc.analysis.timing import interleaved
-    from mmparc.engine.config import config_path
-except ImportError as error:
-    raise SystemExit(
-        f'error: {error.name or error} is not installed in this Python: in a checkout run '
-        '`make env`, then `. .venv/bin/activate`; with an installed mmparc run '
-        "`pip install 'mmparc[mm]'`"
-    ) from None
+    from mmparc import export
 
 
-def parse_args() -> argparse.Namespace:
+def make_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    engine.add_config_arguments(parser)
+    tool.add_config_arguments(parser)
     parser.add_argument('checkpoint', help="a file, or 'none' for random weights")
     parser.add_argument('out', type=Path, help='the new file, .onnx')
     parser.add_argument(
@@ -50,7 +41,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         '--dynamic',
         action='store_true',
-        help=f'any batch, and any height and width from {export.SMALLEST} on',
+        help='any batch, and any height and width from the smallest one on (docs/guide/export.md)',
     )
     parser.add_argument(
         '--multiple',
@@ -61,59 +52,55 @@ def parse_args() -> argparse.Namespace:
     )
     parser.add_argument('--backbone', action='store_true', help='the backbone alone')
     parser.add_argument('--opset', type=int, help="of ONNX; by default torch's choice")
-    twin = parser.add_mutually_exclusive_group()
-    twin.add_argument(
-        '--plain',
-        metavar='CONFIG',
-        help="what the speed is compared with, with random weights; by default the config's only "
-        'base, for a model with ParC',
+    parser.add_argument(
+        '--plain', metavar='CONFIG', help='also time it beside this model with random weights'
     )
-    twin.add_argument('--no-plain', action='store_true', help='do not compare the speed')
     parser.add_argument('--seconds', type=float, default=5.0, help='to time for (5)')
-    return parser.parse_args()
+    return parser
 
 
 def check(args: argparse.Namespace) -> None:
     """Refuse what cannot be done, before anything slow begins."""
+    from mmparc import export
+    from mmparc.engine.config import config_path
+
     if args.out.exists():
-        raise engine.UserError(f"'{args.out}' exists: name another file, or remove it")
+        raise tool.UserError(f"'{args.out}' exists: name another file, or remove it")
     if args.out.suffix != '.onnx':
-        raise engine.UserError(f"an exported model's name ends with .onnx, '{args.out}' does not")
+        raise tool.UserError(f"an exported model's name ends with .onnx, '{args.out}' does not")
     if args.checkpoint != 'none' and '://' not in args.checkpoint:
         if not Path(args.checkpoint).is_file():
-            raise engine.UserError(f"there is no checkpoint '{args.checkpoint}' to export")
+            raise tool.UserError(f"there is no checkpoint '{args.checkpoint}' to export")
     if min(*(args.shape or [1]), args.batch, args.multiple or 1) < 1:
-        raise engine.UserError('--shape, --batch and --multiple take positive numbers')
+        raise tool.UserError('--shape, --batch and --multiple take positive numbers')
     if args.plain:
         config_path(args.plain)
     if args.multiple and not args.dynamic:
-        raise engine.UserError('--multiple is for --dynamic: pass both')
+        raise tool.UserError('--multiple is for --dynamic: pass both')
     export.require_packages()
 
 
 def shape_of(args: argparse.Namespace, cfg: Config, multiple: int) -> export.Shape:
+    from mmparc.analysis.flops import input_size
+    from mmparc.export import SMALLEST
+
     size = tuple(args.shape or input_size(cfg)[0])
     if not args.shape:  # what images are padded to
         size = tuple(-(-side // multiple) * multiple for side in size)
-    if args.dynamic and (min(size) < export.SMALLEST or any(side % multiple for side in size)):
-        raise engine.UserError(
-            f'a dynamic size starts at {export.SMALLEST} and here is a multiple of {multiple}: '
+    if args.dynamic and (min(size) < SMALLEST or any(side % multiple for side in size)):
+        raise tool.UserError(
+            f'a dynamic size starts at {SMALLEST} and here is a multiple of {multiple}: '
             f'pass such a --shape, got {size[0]} {size[1]}'
         )
     return args.batch, 3, *size
 
 
-def twin_of(args: argparse.Namespace, network: export.Network) -> str | None:
-    """The config to compare the speed with, if there is one."""
-    if args.plain or args.no_plain or not network.has_parc:
-        return args.plain
-    twin = export.plain_twin(config_path(args.config))
-    return str(twin) if twin else None
-
-
 def verify(console: Console, errors: dict[export.Shape, dict[str, float]]) -> None:
     """Print the relative errors; raise UserError if one is above the bound, or no number."""
-    bound = export.BOUND
+    from rich.table import Table
+
+    from mmparc.export import BOUND as bound
+
     table = Table('images', 'largest relative error', 'in output')
     for shape, by_output in errors.items():
         worst = max(by_output, key=lambda name: (not by_output[name] <= bound, by_output[name]))
@@ -122,19 +109,21 @@ def verify(console: Console, errors: dict[export.Shape, dict[str, float]]) -> No
     wrong = [s for s, found in errors.items() if not all(e <= bound for e in found.values())]
     if wrong:
         shapes = ', '.join(' x '.join(map(str, shape)) for shape in wrong)
-        raise engine.UserError(
+        raise tool.UserError(
             f'the exported model differs from torch by more than {bound} for images of {shapes}, '
             'so nothing is written: models that pad images to their patches, such as Swin and ViT, '
             'take --multiple 32 with --dynamic; others one size'
         )
 
 
-@engine.exit_on_user_error
-def main() -> None:
-    args = parse_args()
+def main(args: argparse.Namespace) -> None:
+    import torch
+    from rich.console import Console
+
+    from mmparc import engine, export
+
     check(args)
-    warnings.simplefilter('ignore')  # upstream's constructors, of much that is no concern here
-    MMLogger.get_current_instance().setLevel('ERROR')
+    tool.quiet()
     logging.disable(logging.WARNING)  # torch's exporter
     torch.manual_seed(0)
     cfg = engine.load_config(args.config, args.cfg_options)
@@ -143,70 +132,65 @@ def main() -> None:
     multiple = args.multiple or export.size_multiple(cfg)
     shape = shape_of(args, cfg, multiple)
     out, steps = Console(soft_wrap=True, markup=False), Console(stderr=True, markup=False)
-    with tempfile.TemporaryDirectory() as folder, steps.status('building the model') as status:
-        network = export.Network(cfg, args.checkpoint, args.backbone)
-        path = Path(folder, 'model.onnx')
-        status.update('exporting')
-        proto = export.export_onnx(
-            network,
-            path,
-            shape,
-            dynamic=args.dynamic,
-            multiple=multiple,
-            opset=args.opset,
-            metadata=export.metadata(cfg, network, args.config, args.checkpoint),
-        )
-        status.update('comparing with torch')
-        session = export.session_of(path)
-        shapes = export.shapes_to_check(shape, args.dynamic, multiple)
-        errors = {checked: export.parity(session, network, checked) for checked in shapes}
-        verify(out, errors)
-        keep(path, args.out)
-        size, opset = args.out.stat().st_size / 1e6, proto.opset_import[0].version
-        out.print(f'written: {args.out} ({size:.1f} MB, opset {opset})')
-        if twin := twin_of(args, network):
-            status.update(f'exporting {Path(twin).stem}, to compare the speed')
-            compare(out, args, twin, session, shape, Path(folder))
-
-
-def compare(
-    console: Console,
-    args: argparse.Namespace,
-    twin: str,
-    session: object,
-    shape: export.Shape,
-    folder: Path,
-) -> None:
-    """Time a session beside the plain twin's, which is of this very size, and print both."""
-    plain = export.Network(engine.load_config(twin), 'none', args.backbone)
-    export.export_onnx(plain, folder / 'plain.onnx', shape, opset=args.opset)
-    plain_session = export.session_of(folder / 'plain.onnx')
-    sessions = {Path(args.config).stem: session, f'{Path(twin).stem}, plain': plain_session}
-    times = interleaved(
-        {name: export.runner(each, shape) for name, each in sessions.items()},
-        seconds=args.seconds,
-        warmup=2,
-    )
-    first, second = medians = [statistics.median(each) for each in times.values()]
-    rounds = len(next(iter(times.values())))
-    table = Table(f'onnxruntime, CPU, {torch.get_num_threads()} threads')
-    table.add_column(f'ms, median of {rounds}', justify='right')
-    for name, median in zip(times, medians, strict=True):
-        table.add_row(name, f'{median * 1e3:.2f}')
-    table.add_row('ratio', f'{first / second:.2f}')
-    console.print(table)
-
-
-def keep(made: Path, out: Path) -> None:
-    """Move a file to where it was asked for, whole or not at all."""
-    out.parent.mkdir(parents=True, exist_ok=True)
-    part = out.with_name(f'.{out.name}.{os.getpid()}')
+    part = args.out.with_name(f'.{args.out.name}.{os.getpid()}')
     try:
-        shutil.copyfile(made, part)
-        os.replace(part, out)
+        with steps.status('building the model') as status:
+            network = export.Network(cfg, args.checkpoint, args.backbone)
+            status.update('exporting')
+            args.out.parent.mkdir(parents=True, exist_ok=True)
+            proto = export.export_onnx(
+                network,
+                part,
+                shape,
+                dynamic=args.dynamic,
+                multiple=multiple,
+                opset=args.opset,
+                metadata=export.metadata(cfg, network, args.config, args.checkpoint),
+            )
+            status.update('comparing with torch')
+            session = export.session_of(part)
+            shapes = export.shapes_to_check(shape, args.dynamic, multiple)
+            verify(out, {shape: export.parity(session, network, shape) for shape in shapes})
+            os.replace(part, args.out)
+            size, opset = args.out.stat().st_size / 1e6, proto.opset_import[0].version
+            out.print(f'written: {args.out} ({size:.1f} MB, opset {opset})')
+            if args.plain:
+                status.update(f'exporting {Path(args.plain).stem}, to compare the speed')
+                plain = export.Network(engine.load_config(args.plain), 'none', args.backbone)
+                export.export_onnx(plain, part, shape, opset=args.opset)
+                sessions = {
+                    Path(args.config).stem: session,
+                    f'{Path(args.plain).stem}, plain': export.session_of(part),
+                }
+                compare(out, sessions, shape, args.seconds)
     finally:
         part.unlink(missing_ok=True)
 
 
+def compare(
+    console: Console, sessions: dict[str, object], shape: export.Shape, seconds: float
+) -> None:
+    """Time two sessions in turn, and print both."""
+    import torch
+    from rich.table import Table
+
+    from mmparc import export
+    from mmparc.analysis.timing import interleaved
+
+    images = export.images_of(shape).numpy()
+    runs = {
+        name: functools.partial(session.run, None, {export.IMAGES: images})
+        for name, session in sessions.items()
+    }
+    times = interleaved(runs, seconds=seconds, warmup=2)
+    medians = {name: statistics.median(each) for name, each in times.items()}
+    table = Table(f'onnxruntime, CPU, {torch.get_num_threads()} threads', 'ms, median')
+    for name, median in medians.items():
+        table.add_row(name, f'{median * 1e3:.2f}')
+    first, second = medians.values()
+    table.add_row('ratio', f'{first / second:.2f}')
+    console.print(table)
+
+
 if __name__ == '__main__':
-    main()
+    tool.run(make_parser(), main)

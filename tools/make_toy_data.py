@@ -5,53 +5,42 @@ Writes `<out>/cls` as ImageNet, `<out>/det` as COCO and `<out>/seg` as ADE20K la
 each with a `preview.png` to look at. What is already there is left as it is.
 """
 
-from __future__ import annotations
-
 import argparse
 import os
 import signal
 from pathlib import Path
 
-try:
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
+from mmparc import tool
 
-    from mmparc.datasets import (
-        DEFAULTS,
-        DIFFICULTIES,
-        SCENES,
-        TASKS,
-        holds_toy_data,
-        make_toy_data,
-    )
-except ImportError as error:
-    raise SystemExit(
-        f'error: {error.name or error} is not installed in this Python: in a checkout run '
-        '`make env`, then `. .venv/bin/activate`; with an installed mmparc run '
-        "`pip install 'mmparc[mm]'`"
-    ) from None
+# of mmparc.datasets
+TASKS = ('cls', 'det', 'seg')
+SCENES = ('shapes', 'relations')
+DIFFICULTIES = ('easy', 'normal', 'hard')
 
 
-def parse_args() -> argparse.Namespace:
+def make_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__.partition(':')[0] + '.')
     parser.add_argument('--out', type=Path, default=Path('data/toy'), help='default: data/toy')
     parser.add_argument('--tasks', nargs='+', choices=TASKS, default=TASKS, metavar='TASK')
     parser.add_argument('--scenes', choices=SCENES, default='shapes', help='default: shapes')
-    parser.add_argument('--seed', type=int, default=0)
+    tool.add_seed(parser)
     parser.add_argument('--difficulty', choices=DIFFICULTIES, default='normal')
-    counts = ', '.join(f'{task} {DEFAULTS[task].train}' for task in TASKS)
-    parser.add_argument('--train', type=int, metavar='N', help=f'training images ({counts})')
-    counts = ', '.join(f'{task} {DEFAULTS[task].val}' for task in TASKS)
-    parser.add_argument('--val', type=int, metavar='N', help=f'validation images ({counts})')
-    sizes = ', '.join('{} {} x {}'.format(task, *DEFAULTS[task].size) for task in TASKS)
-    parser.add_argument('--size', type=int, nargs=2, metavar=('H', 'W'), help=f'pixels ({sizes})')
-    return parser.parse_args()
+    parser.add_argument('--train', type=int, metavar='N', help='training images; default: by task')
+    parser.add_argument('--val', type=int, metavar='N', help='validation images; default: by task')
+    parser.add_argument(
+        '--size', type=int, nargs=2, metavar=('H', 'W'), help='pixels; default: by task'
+    )
+    return parser
 
 
-def main() -> None:
-    args = parse_args()
+def main(args: argparse.Namespace) -> None:
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
+
+    from mmparc.datasets import DEFAULTS, holds_toy_data, make_toy_data
+
     if args.out.exists() and not args.out.is_dir():
-        raise SystemExit(f"error: '{args.out}' is a file: pass another --out")
+        raise tool.UserError(f"'{args.out}' is a file: pass another --out")
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # clean up as for Ctrl-C
     names = ('scenes', 'seed', 'difficulty', 'train', 'val', 'size')
     settings = {name: getattr(args, name) for name in names}
@@ -73,9 +62,9 @@ def main() -> None:
                     on_image=lambda bar=bar: progress.advance(bar),
                 )
     except (ValueError, OSError) as error:
-        raise SystemExit(f'error: {error}') from None
+        raise tool.UserError(str(error)) from None
     except KeyboardInterrupt:
-        raise SystemExit('error: interrupted; what was not complete is gone') from None
+        raise tool.UserError('interrupted; what was not complete is gone') from None
     for task in args.tasks:
         folder = args.out / task
         state = 'made' if task in missing else 'already there'
@@ -83,4 +72,4 @@ def main() -> None:
 
 
 if __name__ == '__main__':
-    main()
+    tool.run(make_parser(), main)

@@ -1,1 +1,1 @@
-"""What a model costs: multiply-adds (flops.py, on mmengine) and time (the rest, on torch alone)."""
+"""What a model costs (flops, timing) and what it learned (kernels, sizes, predictions, erf)."""

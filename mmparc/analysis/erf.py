@@ -1,4 +1,4 @@
-"""The effective receptive field of a backbone: what each pixel counts for the middle of its map.
+"""Draw effective receptive fields: how much each pixel contributes to the middle of the last map.
 
 Luo et al., 2016 (arXiv 1701.04128), measured as in RepLKNet (Ding et al., 2022, arXiv 2203.06717):
 the values of the last map's central position are rectified and summed over the channels, and this
@@ -7,13 +7,32 @@ A pixel's contribution is the gradient's absolute value, summed over the input's
 averaged over images; RepLKNet keeps the positive part alone, but what lowers an output counts, too.
 """
 
-from collections.abc import Iterator
+import argparse
+import math
+import textwrap
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
+import mmcv
+import numpy as np
 import torch
+from matplotlib.colors import LogNorm
+from mmengine.config import ConfigDict
+from mmengine.model import revert_sync_batchnorm
+from mmengine.registry import MODELS, DefaultScope
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.functional import adaptive_avg_pool2d
+
+from mmparc import engine
+from mmparc.analysis import figures, report
+from mmparc.analysis.figures import plt
+from mmparc.engine.config import are_rgb, image_settings
+from mmparc.engine.errors import first_line
+from mmparc.errors import UserError
+from mmparc.models import ParCConv
+from mmparc.swap.fragments import IMAGES, load_fragment, twin_names
 
 ALMOST_NOTHING = 1e-3  # a scale that hides its branch: layer scales begin at 1e-6 to 1e-4
 
@@ -158,7 +177,11 @@ def prepare_untrained(backbone: nn.Module, images: Tensor) -> None:
         bias = name.rpartition('.')[2].endswith('bias')
         if parameter.dim() == 1 and not bias and parameter.abs().max() <= ALMOST_NOTHING:
             nn.init.ones_(parameter)
-    norms = {m: m.momentum for m in backbone.modules() if isinstance(m, _BatchNorm)}
+    norms = {
+        m: m.momentum
+        for m in backbone.modules()
+        if isinstance(getattr(m, 'running_mean', None), Tensor)  # batch norms of any class
+    }
     hooks = [norm.register_forward_pre_hook(_train_on_maps) for norm in norms]
     try:
         with _frozen(backbone), torch.no_grad():
@@ -174,3 +197,234 @@ def prepare_untrained(backbone: nn.Module, images: Tensor) -> None:
 
 def _train_on_maps(norm: nn.Module, args: tuple[Tensor]) -> None:
     norm.training = args[0][0, 0].numel() > 1
+
+
+# The command
+
+PERCENT = (20, 30, 50, 99)  # RepLKNet's
+SUFFIXES = ('.jpg', '.jpeg', '.png')
+ACROSS = 3  # pairs beside each other
+CELLS = 56  # along the longer side of a field, where there are many
+# One scale for all fields, so that they compare: a contribution over the mean one.
+SCALE = dict(norm=LogNorm(1e-2, 1e2), cmap='magma', interpolation='nearest')
+
+
+@dataclass(frozen=True)
+class Source:
+    """A backbone to build; the checkpoint is 'none' or a file.
+
+    ``statistics``: mean and std of the images' channels, and whether they are RGB, not BGR.
+    """
+
+    name: str
+    settings: ConfigDict
+    statistics: tuple[Sequence[float], Sequence[float], bool]
+    scope: str = 'mmpretrain'
+    checkpoint: str = 'none'
+
+
+@dataclass(frozen=True)
+class Result:
+    """A measured source; the variant is 'plain' or 'parc'."""
+
+    source: Source
+    variant: str
+    field: Field
+
+
+def run(args: argparse.Namespace) -> None:
+    """Write erf.csv, erf.md and erf.png to ``args.out``."""
+    if args.inputs < 1 or min(args.shape) < 1:
+        raise UserError('--inputs and --shape take positive numbers')
+    engine.allow_mmengine_checkpoints()
+    images = read_images(args.images, args.inputs, args.shape, args.seed)
+    pairs = pairs_of(args)
+    files = [args.out / f'erf.{suffix}' for suffix in ('csv', 'md', 'png')]
+    report.make_folder(args.out, [file.name for file in files], args.force)
+    sources = report.track([s for pair in pairs for s in pair], lambda source: source.name)
+    measured = [measure(source, images, args.seed) for source in sources]
+    rest = iter(measured)
+    draw([[next(rest) for _ in pair] for pair in pairs], files[2])
+
+    height, width = args.shape
+    comments = [
+        report.command(),
+        f'{len(images)} images of {args.images or "noise"}, {height} x {width}; seed {args.seed}',
+        'random weights (none): scales of almost nothing are 1, batch norms have the statistics of '
+        'the images',
+        'shares of the area in percent: the smallest set of pixels, and the smallest rectangle '
+        'about the middle, that hold so many percent of the contribution',
+    ]
+    rows = [row for result in measured for row in rows_of(result)]
+    made = table(rows)
+    print(made)
+    report.write_csv(files[0], comments, rows)
+    report.write_page(files[1], 'Effective receptive fields', comments, made)
+    print(*files, sep='\n')
+
+
+# Sources
+
+
+def pairs_of(args: argparse.Namespace) -> list[list[Source]]:
+    """What is drawn beside each other: twins by name, or two configs in a row."""
+    if args.config:
+        if args.names:
+            raise UserError('pass names or --config, not both')
+        sources = [config_source(*pair) for pair in args.config]
+        return [sources[i : i + 2] for i in range(0, len(sources), 2)]
+    for name in args.names:
+        load_fragment(name)  # suggests a close name if there is no such one
+    pairs = [pair for pair in twin_names() if {*pair} & {*(args.names or pair)}]
+    return [[fragment_source(plain), fragment_source(parc)] for parc, plain in pairs]
+
+
+def fragment_source(name: str) -> Source:
+    fragment = load_fragment(name)
+    settings = fragment.for_maps.copy()
+    settings.out_indices = fragment.out_indices[-1:]
+    images = fragment.images
+    return Source(name, settings, (images['mean'], images['std'], images['rgb']))
+
+
+def config_source(config: str, checkpoint: str) -> Source:
+    cfg = engine.load_config(config)
+    if not isinstance(cfg.model.get('backbone'), dict):
+        raise UserError(f"the model of '{config}' has no backbone (model.backbone)")
+    engine.check_model_types(cfg)
+    engine.drop_pretrained(cfg)
+    engine.check_checkpoint(checkpoint, 'to look at')
+    images = image_settings(cfg)
+    statistics = images.get('mean') or [0.0] * 3, images.get('std') or [1.0] * 3, are_rgb(images)
+    name = figures.config_name(config)
+    return Source(name, cfg.model.backbone, statistics, cfg.default_scope, checkpoint)
+
+
+def read_images(
+    folder: Path | None, count: int, shape: Sequence[int], seed: int
+) -> list[np.ndarray]:
+    """Images (H, W, 3), float32, BGR, 0 to 255: a folder's, or noise of ImageNet's statistics."""
+    height, width = shape
+    if folder is None:
+        values = np.random.default_rng(seed).standard_normal((count, height, width, 3))
+        noise = values * IMAGES['std'] + IMAGES['mean']
+        return list(noise[..., ::-1].astype(np.float32))
+    if not folder.is_dir():
+        raise UserError(f"there is no folder '{folder}': pass one of images")
+    files = sorted(path for path in folder.rglob('*') if path.suffix.lower() in SUFFIXES)
+    if not files:
+        raise UserError(f"'{folder}' holds no image ({', '.join(SUFFIXES)})")
+    # evenly from all, since those of a class stand together
+    count = min(count, len(files))
+    files = [files[i * len(files) // count] for i in range(count)]
+    read = [mmcv.imread(path) for path in files]
+    for path, image in zip(files, read):
+        if image is None:
+            raise UserError(f"'{path}' is no image: remove it")
+    return [mmcv.imresize(image, (width, height)).astype(np.float32) for image in read]
+
+
+def measure(source: Source, images: Sequence[np.ndarray], seed: int) -> Result:
+    mean, std, to_rgb = source.statistics
+    settings = np.array(mean, np.float64), np.array(std, np.float64), to_rgb
+    normalised = np.stack([mmcv.imnormalize(image, *settings) for image in images])
+    inputs = torch.from_numpy(normalised).permute(0, 3, 1, 2).contiguous()
+    torch.manual_seed(seed)
+    try:
+        backbone = build(source, inputs)
+        field = receptive_field(backbone, inputs)
+    except UserError:
+        raise
+    except Exception as error:  # upstream's backbones may raise anything
+        shape = ' x '.join(map(str, inputs.shape))
+        more = ', or more --inputs' * ('more than 1 value' in str(error))  # a batch norm's
+        raise UserError(
+            f'{source.name} on images of {shape}: {first_line(error)}: pass another --shape{more}'
+        ) from error
+    is_parc = any(isinstance(module, ParCConv) for module in backbone.modules())
+    return Result(source, 'parc' if is_parc else 'plain', field)
+
+
+def build(source: Source, inputs: Tensor) -> nn.Module:
+    with DefaultScope.overwrite_default_scope(source.scope):
+        backbone = revert_sync_batchnorm(MODELS.build(source.settings))
+        if source.checkpoint == 'none':
+            backbone.init_weights()
+    # A classifier's last map instead of the vector that it makes of it.
+    if getattr(backbone, 'gap_before_final_norm', False):
+        backbone.gap_before_final_norm = False
+    if getattr(backbone, 'out_type', None) in ('cls_token', 'avg_featmap', 'raw'):
+        backbone.out_type = 'featmap'
+    if source.checkpoint != 'none':
+        engine.check_whole_model(backbone, source.checkpoint, 'backbone.')
+    else:
+        prepare_untrained(backbone, inputs)
+    return backbone
+
+
+# What is written
+
+
+def rows_of(result: Result) -> list[dict[str, object]]:
+    height, width = result.field.contribution.shape
+    return [
+        {
+            'model': result.source.name,
+            'variant': result.variant,
+            'checkpoint': result.source.checkpoint,
+            'height': height,
+            'width': width,
+            'percent': percent,
+            'pixels %': f'{result.field.pixels(percent) * 100:.4g}',
+            'rectangle %': f'{result.field.rectangle(percent) * 100:.4g}',
+        }
+        for percent in PERCENT
+    ]
+
+
+def table(rows: Sequence[dict]) -> str:
+    """A line for each backbone, from its rows, which follow each other."""
+    header = ['backbone', 'variant', 'checkpoint']
+    header += [f'{kind}, {p} %' for kind in ('pixels', 'rectangle') for p in PERCENT]
+    lines = []
+    for first in range(0, len(rows), len(PERCENT)):
+        own = rows[first : first + len(PERCENT)]
+        what = [own[0][key] for key in ('model', 'variant', 'checkpoint')]
+        lines.append(
+            [*what, *(row[f'{kind} %'] for kind in ('pixels', 'rectangle') for row in own)]
+        )
+    return report.markdown(header, lines, 3) + '\n'
+
+
+def draw(pairs: Sequence[Sequence[Result]], path: Path) -> None:
+    """All fields, two of a pair beside each other, each with its shares of the area."""
+    height, width = pairs[0][0].field.contribution.shape
+    across = min(ACROSS, len(pairs))
+    down = math.ceil(len(pairs) / across)
+    size = 4.2 * across + 1, (2 * height / width + 0.8) * down + 0.6
+    figure, axes = plt.subplots(down, 2 * across, figsize=size, layout='constrained', squeeze=False)
+    for panel in axes.flat:
+        panel.axis('off')
+    step = max(1.0, max(height, width) / CELLS)
+    cells = [max(1, round(n / step)) for n in (height, width)]
+    for panels, pair in zip(axes.reshape(-1, 2), pairs):
+        for panel, result in zip(panels, pair):
+            values = result.field.contribution
+            means = adaptive_avg_pool2d(values[None] / values.mean(), cells)[0]
+            extent = 0, width, height, 0
+            image = panel.imshow(means.clamp(min=1e-9), extent=extent, **SCALE)
+            panel.axis('on')
+            panel.set(xticks=[], yticks=[])
+            checkpoint = Path(result.source.checkpoint).name
+            name = f'{result.source.name}{"" if checkpoint == "none" else f", {checkpoint}"}'
+            title = f'{textwrap.fill(name, 28)}\n{shares(result.field.pixels)}'
+            panel.set_title(title, fontsize='small')
+    figure.suptitle('Effective receptive fields')
+    label = 'contribution / mean'
+    figure.colorbar(image, ax=axes, label=label, extend='both', shrink=0.6, aspect=20)
+    figures.save(figure, path, dpi=70 if len(pairs) > 1 else 140)
+
+
+def shares(share: Callable[[int], float], percents: Sequence[int] = (50, 99)) -> str:
+    areas = ', '.join(f'{share(percent) * 100:.3g}' for percent in percents)
+    return f'{", ".join(map(str, percents))} % in {areas} %'

@@ -1,12 +1,14 @@
-"""What the tools share that draw trained models: how these are named, and where pictures go."""
+"""What the figures of trained models share: names, the test to run, and a picture's file."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
+from matplotlib import pyplot as plt
 from mmengine.config import Config
 
-from mmparc.analysis import report
-from mmparc.engine import UNTRAINED, UserError
+from mmparc.engine import UNTRAINED
+
+plt.switch_backend('agg')  # pictures are files; there may be no display
 
 VISUALIZERS = {
     'mmpretrain': 'UniversalVisualizer',
@@ -24,8 +26,8 @@ def config_name(config: str) -> str:
 def labels(pairs: Sequence[Pair]) -> list[str]:
     """Names that tell the pairs apart: the config's and the checkpoint's, as short as possible.
 
-    Checkpoints of the same name, as those of several seeds, get as many of their folders as it
-    takes.
+    Checkpoints of the same name, such as those of several seeds, show as many of their folders as
+    needed.
     """
     names = [config_name(config) for config, _ in pairs]
     parts = [('untrained',) if c == UNTRAINED else Path(c).parts for _, c in pairs]
@@ -36,27 +38,24 @@ def labels(pairs: Sequence[Pair]) -> list[str]:
     return made
 
 
-def make_folder(folder: Path, names: Iterable[str], force: bool) -> None:
-    """As :func:`mmparc.analysis.report.make_folder`, but that it raises UserError."""
-    try:
-        report.make_folder(folder, names, force)
-    except FileExistsError as error:
-        raise UserError(str(error)) from None
-
-
 def for_measuring(cfg: Config, folder: str) -> Config:
-    """A copy of a config whose Runner logs errors alone, and writes into a folder to be removed.
+    """A copy of a config whose Runner logs errors alone and writes into a temporary folder.
 
-    Its visualizer is upstream's, one of its own for each Runner, and keeps no pictures. Random
-    weights, where there is no checkpoint, are the same each time.
+    Its visualizer is upstream's and keeps no pictures. Random weights, where there is no
+    checkpoint, are the same each time.
     """
-    # A Runner writes its config down, which takes a second where yapf makes it pretty.
+    # A Runner writes its config down, which takes a second where yapf formats it.
     cfg = Config(cfg.to_dict(), filename=cfg.filename, format_python_code=False)
     cfg.log_level = 'ERROR'
     cfg.work_dir = folder
     cfg.visualizer = {'type': VISUALIZERS[cfg.default_scope]}
-    # The workers of one test are to end with it: to end those that wait takes seconds.
+    # Ending persistent workers takes seconds for each test.
     cfg.test_dataloader.persistent_workers = False
     settings = dict(cfg.get('randomness') or {})
     cfg.randomness = settings | {'seed': settings.get('seed') or 0}
     return cfg
+
+
+def save(figure: plt.Figure, path: Path, dpi: int = 90) -> None:
+    figure.savefig(path, dpi=dpi)
+    plt.close(figure)

@@ -1,24 +1,26 @@
-"""How tools show their progress and write what they measured; no package is needed."""
+"""How tools show their progress and write what they measured. Needs no package."""
 
 import csv
+import shlex
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TypeVar
+
+from mmparc.errors import UserError
 
 T = TypeVar('T')
 
 
 def track(items: Sequence[T], label: Callable[[T], str]) -> Iterator[T]:
-    """The items, with a progress bar on stderr, or a line for each where rich is not installed."""
-    try:
-        from rich.console import Console
-        from rich.progress import Progress
-    except ImportError:
-        for number, item in enumerate(items, 1):
-            print(f'[{number}/{len(items)}] {label(item)}', file=sys.stderr, flush=True)
-            yield item
+    """Yield the items, with a progress bar on a terminal if rich is installed."""
+    if not sys.stderr.isatty() or find_spec('rich') is None:
+        yield from items
         return
+    from rich.console import Console
+    from rich.progress import Progress
+
     with Progress(console=Console(stderr=True)) as progress:
         task = progress.add_task('', total=len(items))
         for item in items:
@@ -27,19 +29,22 @@ def track(items: Sequence[T], label: Callable[[T], str]) -> Iterator[T]:
             progress.advance(task)
 
 
+def command() -> str:
+    """The command line, as a comment for the files that it writes."""
+    return f'command: {shlex.join([f"tools/analysis/{Path(sys.argv[0]).name}", *sys.argv[1:]])}'
+
+
 def make_folder(folder: Path, names: Iterable[str], force: bool) -> None:
-    """Make the folder that files of these names go to.
+    """Make the folder for files of these names.
 
     Raises:
-        FileExistsError: if one of them exists and ``force`` is not given, or it is no folder.
+        UserError: if one of them exists and ``force`` is not given, or ``folder`` is a file.
     """
     existing = [str(folder / name) for name in names if (folder / name).exists()]
     if existing and not force:
-        raise FileExistsError(
-            f'{existing[0]!r} exists: pass --force to overwrite it, or another --out'
-        )
+        raise UserError(f'{existing[0]!r} exists: pass --force to overwrite it, or another --out')
     if folder.exists() and not folder.is_dir():
-        raise FileExistsError(f'{str(folder)!r} is no folder: pass another --out')
+        raise UserError(f'{str(folder)!r} is a file: pass another --out')
     folder.mkdir(parents=True, exist_ok=True)
 
 
@@ -52,28 +57,34 @@ def write_csv(path: Path, comments: Iterable[str], rows: Sequence[Mapping[str, o
         writer.writerows(rows)
 
 
+def write_page(path: Path, title: str, comments: Iterable[str], body: str) -> None:
+    """Write a Markdown page with the comments as a list above the body."""
+    head = '\n'.join(f'- {comment}' for comment in comments)
+    path.write_text(f'# {title}\n\n{head}\n\n{body}')
+
+
 def markdown(header: Sequence[str], rows: Iterable[Sequence[object]], texts: int) -> str:
-    """A table as GitHub shows it; all columns but the first ``texts`` are numbers."""
+    """A Markdown table; all columns but the first ``texts`` are numbers, aligned right."""
     ruler = ['---'] * texts + ['---:'] * (len(header) - texts)
     return '\n'.join(f'| {" | ".join(map(str, cells))} |' for cells in [header, ruler, *rows])
 
 
 def replace_block(path: Path, tool: str, block: str) -> tuple[str, str]:
-    """The text of a page before and after its generated block is made anew; nothing is written.
+    """The text of a page before and after its generated block is replaced; nothing is written.
 
     Args:
         path: the page. The block stands between '<!-- begin: written by TOOL -->' and
             '<!-- end -->'.
         tool: as the page names it.
-        block: what is to stand there.
+        block: the new content.
 
     Raises:
-        ValueError: if the page has no place for it.
+        UserError: if the page has no such block.
     """
     begin, end = f'<!-- begin: written by {tool} -->', '<!-- end -->'
     text = path.read_text() if path.is_file() else ''
     before, found, rest = text.partition(begin)
     _, found_end, after = rest.partition(end)
     if not (found and found_end):
-        raise ValueError(f"'{path}' has no place for the table: add '{begin}' and '{end}'")
+        raise UserError(f"'{path}' has no place for the table: add '{begin}' and '{end}'")
     return text, f'{before}{begin}\n{block}\n{end}{after}'

@@ -1,5 +1,6 @@
-"""Times of functions beside each other in one run, and the machine they ran on; torch alone."""
+"""The harness of all timing tools: settings, times beside each other, the machine; torch alone."""
 
+import argparse
 import os
 import platform
 import random
@@ -8,6 +9,48 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import torch
+
+from mmparc.analysis import report
+from mmparc.errors import UserError
+
+
+def prepare(args: argparse.Namespace) -> None:
+    """Apply the arguments of tool.add_timing; ``args.device`` becomes a torch.device.
+
+    Raises:
+        UserError: if there is no such device, or a number is too small.
+    """
+    try:
+        args.device = torch.device(args.device)
+    except RuntimeError:
+        raise UserError(f"there is no device '{args.device}': pass cpu, cuda or cuda:1") from None
+    if args.device.type == 'cuda' and not torch.cuda.is_available():
+        raise UserError(f'--device {args.device} needs a GPU that torch sees: pass --device cpu')
+    for name in ('threads', 'rounds'):
+        if getattr(args, name) is not None and getattr(args, name) < 1:
+            raise UserError(f'--{name} must be at least 1, got {getattr(args, name)}')
+    if args.threads:
+        torch.set_num_threads(args.threads)
+    if args.device.type == 'cuda':
+        torch.cuda.set_device(args.device)
+        torch.backends.cudnn.benchmark = True  # each convolution by cuDNN's fastest algorithm
+
+
+def comments(note: str) -> list[str]:
+    """The head of a file of times: the command, the machine, and a note on the numbers."""
+    return [report.command(), f'machine: {machine()}', note]
+
+
+def numbers_of(text: str, form: str) -> list[int]:
+    """The numbers of a text such as 8x48x56x56, of the form 'BxCxHxW'.
+
+    Raises:
+        UserError: if it has another form.
+    """
+    numbers = text.split('x')
+    if len(numbers) != form.count('x') + 1 or not all(n.isdecimal() and int(n) for n in numbers):
+        raise UserError(f"--shapes takes {form}, got '{text}'")
+    return [int(n) for n in numbers]
 
 
 def interleaved(

@@ -4,7 +4,7 @@
 
 from mmparc.errors import UserError
 
-from .arguments import DictAction, add_arguments, add_config_arguments, config_of
+from .arguments import config_of
 from .building import building
 from .checkpoint import allow_mmengine_checkpoints, load_weights_only
 from .checks import (
@@ -25,7 +25,6 @@ from .config import (
     use_default_collate,
 )
 from .device import check_gpu_operators
-from .exits import exit_on_user_error
 from .finite import stop_on_non_finite
 from .loading import check_loaded_share, check_whole_model
 from .provenance import note_start

@@ -6,14 +6,8 @@ from pathlib import Path
 
 from mmengine.config import Config
 
-from mmparc.tool import CfgOptions as DictAction
-from mmparc.tool import add_config_arguments
-from mmparc.tool import add_run_arguments as add_arguments
-
 from .config import load_config, set_work_dir
 from .errors import UserError
-
-__all__ = ['DictAction', 'add_arguments', 'add_config_arguments', 'config_of']
 
 # What a launcher tells each process, and how one starts it.
 LAUNCHED = {

@@ -1,4 +1,4 @@
-"""What a backbone or a neck hands on, seen by running it once on noise with random weights."""
+"""The outputs of a backbone or a neck, seen by running it once on noise with random weights."""
 
 import copy
 import inspect
@@ -11,7 +11,6 @@ from mmengine.model import revert_sync_batchnorm
 from mmengine.registry import MODELS, DefaultScope
 from mmengine.utils import to_2tuple
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
 
 IMG_SIZE = 224  # where the backbone has no img_size of its own
 NECK_SIZE = 512  # of the image that a neck's inputs are maps of
@@ -48,7 +47,7 @@ def features_of(backbone: dict, scope: str, backward: bool) -> Features:
     Without ``backward`` all parameters count as unused.
 
     Raises:
-        ValueError: if anything but maps (B, C, H, W) and vectors (B, C) comes out.
+        ValueError: if an output is neither a map (B, C, H, W) nor a vector (B, C).
     """
     cfg = copy.deepcopy(backbone)
     for key in ('init_cfg', 'pretrained'):
@@ -56,7 +55,7 @@ def features_of(backbone: dict, scope: str, backward: bool) -> Features:
     module = _built(cfg, scope)
     size = to_2tuple(cfg.get('img_size') or IMG_SIZE)
     with torch.random.fork_rng(devices=[]), torch.set_grad_enabled(backward):
-        images = torch.randn(2, cfg.get('in_channels', 3), *size)  # two: of one no norm can be had
+        images = torch.randn(2, cfg.get('in_channels', 3), *size)  # a batch norm needs two
         outputs = _tensors(module(images[:1]))
         if backward:
             sum(output.sum() for output in outputs).backward()
@@ -65,7 +64,7 @@ def features_of(backbone: dict, scope: str, backward: bool) -> Features:
     return Features(
         [_feature(output, size[0]) for output in outputs],
         in_training,
-        batch_norm=any(isinstance(m, _BatchNorm) for m in module.modules()),
+        batch_norm=any(isinstance(m, nn.BatchNorm2d) for m in module.modules()),
         unused=frozenset(
             name
             for name, parameter in module.named_parameters()
@@ -75,10 +74,10 @@ def features_of(backbone: dict, scope: str, backward: bool) -> Features:
 
 
 def neck_outputs(neck: dict, scope: str, inputs: Sequence[Feature]) -> list[Feature]:
-    """What a neck hands on when it gets these maps.
+    """A neck's outputs for these maps.
 
     Raises:
-        ValueError: if these are no maps and no vectors.
+        ValueError: if an output is neither a map nor a vector.
     """
     module = _built(copy.deepcopy(neck), scope)
     with torch.no_grad(), torch.random.fork_rng(devices=[]):
@@ -95,7 +94,7 @@ def accepts(backbone_type: str, setting: str) -> bool:
 def _built(cfg: dict, scope: str) -> nn.Module:
     with DefaultScope.overwrite_default_scope(scope):
         module = revert_sync_batchnorm(MODELS.build(cfg))
-    module.eval()  # of which some of mmpretrain's backbones return None
+    module.eval()  # apart, since some of mmpretrain's backbones return None
     return module
 
 
@@ -104,11 +103,11 @@ def _feature(output: Tensor, height: int) -> Feature:
         return Feature(output.shape[1], None)
     if output.dim() == 4:
         return Feature(output.shape[1], round(height / output.shape[2]))
-    raise ValueError(f'a tensor of shape {tuple(output.shape)} comes out, which is no map')
+    raise ValueError(f'expected a 4-D feature map, got shape {tuple(output.shape)}')
 
 
 def _tensors(output: Any) -> list[Tensor]:
     found = [output] if isinstance(output, Tensor) else output
     if not isinstance(found, list | tuple) or not all(isinstance(t, Tensor) for t in found):
-        raise ValueError(f'a {type(output).__name__} comes out, which is no map')
+        raise ValueError(f'expected feature maps, got {type(output).__name__}')
     return list(found)

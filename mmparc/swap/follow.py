@@ -1,4 +1,4 @@
-"""The inputs of what comes behind a backbone: necks first, then all heads."""
+"""The inputs of the modules behind a backbone: necks first, then all heads."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -6,10 +6,10 @@ from typing import Any
 from mmparc.engine import UserError
 from mmparc.engine.errors import first_line
 
-from .context import Swap
+from .change import Key, Swap
 from .features import Feature, neck_outputs
 
-# What of a model is no head.
+# The keys of a model that are no head.
 OTHERS = 'type backbone neck data_preprocessor train_cfg test_cfg init_cfg pretrained'.split()
 
 
@@ -24,12 +24,12 @@ def set_pooling(swap: Swap) -> None:
     if pools and swap.get('neck') is not None:
         swap.set('neck', value=None, why=f'{swap.name} pools its last map itself')
     elif not pools and swap.get('neck') is None:
-        why = f'{swap.name} hands on a map, {swap.old_name} did not'
+        why = f'{swap.name} outputs a map, {swap.old_name} did not'
         swap.set('neck', value=dict(type='GlobalAveragePooling'), why=why)
 
 
 def set_channels(swap: Swap) -> None:
-    """Let the input channels of necks and heads follow the backbone's outputs.
+    """Change the input channels of necks and heads to those of the backbone's outputs.
 
     Raises:
         UserError: if a part of the model is made for the old backbone alone.
@@ -37,8 +37,7 @@ def set_channels(swap: Swap) -> None:
     old, new = swap.old.outputs, swap.new.outputs
     neck = swap.get('neck')
     if neck is not None and not is_pooling(neck):
-        parts = [('neck', i) for i in range(len(neck))] if _is_list(neck) else [('neck',)]
-        for key in parts:
+        for key in [('neck', i) for i in range(len(neck))] if _is_list(neck) else [('neck',)]:
             old, new = _through_neck(swap, key, old, new)
     if 'shared_head' in (swap.get('roi_head') or {}):
         raise UserError(
@@ -48,44 +47,44 @@ def set_channels(swap: Swap) -> None:
     old, new = _channels(old), _channels(new)
     if old == new:
         return
-    known = len(swap.edit.reasons)
-    for key, head in list(swap.get().items()):
-        if key not in OTHERS:
-            _follow(swap, (key,), head, old, new)
-    if swap.get('head') and swap.old.strides == [None] and len(swap.edit.reasons) == known:
+    known = len(swap.reasons)
+    for name, head in list(swap.get().items()):
+        if name not in OTHERS:
+            _follow(swap, (name,), head, old, new)
+    if swap.get('head') and swap.old.strides == [None] and len(swap.reasons) == known:
         raise UserError(
-            f'the head takes what {swap.old_name} hands on for logits: take a config whose head '
-            'has a layer, such as LinearClsHead'
+            f"the head takes {swap.old_name}'s output for logits: take a config whose head has a "
+            'layer, such as LinearClsHead'
         )
 
 
 def _through_neck(
-    swap: Swap, key: tuple, old: list[Feature], new: list[Feature]
+    swap: Swap, key: Key, old: list[Feature], new: list[Feature]
 ) -> tuple[list[Feature], list[Feature]]:
-    """What this neck hands on, before and now; its inputs follow."""
+    """A neck's outputs before and now; its inputs are changed."""
     neck = swap.get(*key)
     if _channels(old) == _channels(new):
-        return old, new  # nor will they differ behind it
+        return old, new  # the next module sees no difference either
     before = neck.to_dict()
     _follow(swap, key, neck, _channels(old), _channels(new))
     try:
-        handed_on = neck_outputs(before, swap.scope, old)
+        outputs = neck_outputs(before, swap.scope, old)
     except ValueError:
-        return old, old  # no maps: what is behind it knows nothing of the backbone's
+        return old, old  # no maps: the modules behind it do not see the backbone's channels
     except Exception as error:  # such as an operation that is not built for the CPU
         if isinstance(neck.get('out_channels'), int):
-            return old, old  # what is behind it sees that many, whatever the backbone
+            return old, old  # its outputs have that many, whatever the backbone
         raise UserError(f'{neck.type} cannot be run here: {first_line(error)}') from error
     try:
-        return handed_on, neck_outputs(swap.get(*key), swap.scope, new)
-    except Exception as error:  # a stranger's neck may raise anything
+        return outputs, neck_outputs(swap.get(*key), swap.scope, new)
+    except Exception as error:  # another project's neck may raise anything
         raise UserError(
             f'{neck.type} does not work behind {swap.name}: {first_line(error)}'
         ) from error
 
 
-def _follow(swap: Swap, key: tuple, node: Any, old: list[int], new: list[int]) -> None:
-    """Let the input channels of a module, and of those in it, follow."""
+def _follow(swap: Swap, key: Key, node: Any, old: list[int], new: list[int]) -> None:
+    """Change the input channels of a module, and of the modules in it."""
     if _is_list(node):
         for i, child in enumerate(node):
             _follow(swap, (*key, i), child, old, new)
@@ -97,15 +96,15 @@ def _follow(swap: Swap, key: tuple, node: Any, old: list[int], new: list[int]) -
     if node.get('c1_in_channels') == old[0]:  # DeepLabV3+
         changes['c1_in_channels'] = new[0]
     given = node.get('out_channels')
-    if _is_list(given) and list(given[: len(old)]) == old:  # SSD's neck hands its inputs on
+    if _is_list(given) and list(given[: len(old)]) == old:  # SSD's neck keeps its inputs
         changes['out_channels'] = [*new, *given[len(old) :]]
-    if key[-1] == 'bbox_roi_extractor' and given == old[-1]:  # it hands on as many as it gets
+    if key[-1] == 'bbox_roi_extractor' and given == old[-1]:  # as many outputs as inputs
         changes['out_channels'] = new[-1]
     for name, value in changes.items():
         before = node.get(name)
         if value is not None and value != (list(before) if _is_list(before) else before):
             value = type(before)(value)
-            swap.set(*key, name, value=value, why=f'what {swap.name} hands on; {before} before')
+            swap.set(*key, name, value=value, why=f'for {swap.name}; {before} before')
     for name, child in node.items():
         if name != 'kernel_update_head':  # K-Net's, behind another head
             _follow(swap, (*key, name), child, old, new)

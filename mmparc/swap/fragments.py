@@ -80,6 +80,8 @@ def _files() -> dict[str, tuple[Path, str]]:
     """{name: (file, 'parc' or 'plain')}; a network with a file of its own is not another's twin."""
     found: dict[str, tuple[Path, str]] = {}
     for file in sorted((home() / 'configs/_base_/backbones').glob('*.py')):
+        if file.stem.endswith('-narrow'):  # of the synthetic relations: one map, no pyramid
+            continue
         if file.stem.startswith('parc'):
             found[file.stem] = file, 'parc'
             found.setdefault(_plain_name(file), (file, 'plain'))

@@ -1,10 +1,11 @@
 """What changes in a config when its backbone does.
 
-Two rules. The new backbone gives as many maps as the old one, of the same strides, so that behind
-it nothing but channels changes (follow.py). And whatever was chosen for the old backbone's weights
-goes with these weights (weights.py).
+Two rules. The new backbone has as many outputs as the old one, of the same strides, so that
+necks and heads change their input channels and nothing else (follow.py). And whatever was chosen
+for the old backbone's weights goes with these weights (weights.py).
 """
 
+import copy
 import math
 from itertools import pairwise
 
@@ -15,14 +16,13 @@ from mmparc.engine.config import TASKS
 from mmparc.engine.errors import first_line
 
 from . import follow, weights
-from .context import Swap, listed, short_name
-from .edit import Edit, Key
+from .change import Key, Swap, listed, lookup, short_name
 from .features import Features, accepts, features_of
 from .fragments import STRIDES, Fragment, load_fragment
 
 
 def swap_backbone(cfg: Config, backbone: str, pretrained: str | None = None) -> Config:
-    """A copy of ``cfg`` with another backbone, and with what follows from it.
+    """A copy of ``cfg`` with another backbone, and with the changes that follow.
 
     Args:
         cfg: a config of mmpretrain, mmdet or mmseg.
@@ -33,34 +33,36 @@ def swap_backbone(cfg: Config, backbone: str, pretrained: str | None = None) -> 
     Raises:
         UserError: if there is no such backbone, or the model cannot take it.
     """
-    return plan_swap(cfg, backbone, pretrained).edit.cfg
+    return plan_swap(cfg, backbone, pretrained).cfg
 
 
 def plan_swap(cfg: Config, backbone: str, pretrained: str | None = None) -> Swap:
-    """As :func:`swap_backbone`, with each change and its reason in ``edit``."""
+    """As :func:`swap_backbone`, with the reason of each change."""
     if not isinstance(cfg, Config) or cfg.get('default_scope') not in TASKS or 'model' not in cfg:
         raise UserError(
             'swap_backbone takes a config with a model and a default_scope, '
             "such as mmparc.engine.load_config('mmdet::...')"
         )
     fragment = load_fragment(backbone)
-    edit, key, scope = Edit(cfg), _model_key(cfg), cfg.default_scope
-    old_settings = edit.get((*key, 'backbone'))
+    key, scope = _model_key(cfg), cfg.default_scope
+    old_settings = lookup(cfg, (*key, 'backbone'))
     old = _run(old_settings, scope, "the config's own backbone", backward=False)
     if old.in_training != len(old.outputs):
         raise UserError(
-            f'the heads take {old.in_training} outputs of {short_name(old_settings)} in training '
-            f'and {len(old.outputs)} in testing, {backbone} has as many in both: take a config '
-            'whose backbone has, too'
+            f'{short_name(old_settings)} has {old.in_training} outputs in training and '
+            f'{len(old.outputs)} in testing, {backbone} has the same in both: take a config whose '
+            'backbone has, too'
         )
-    neck = edit.get((*key, 'neck'))
+    neck = lookup(cfg, (*key, 'neck'))
     for_vector = old.strides == [None] or (len(old.outputs) == 1 and follow.is_pooling(neck))
     if for_vector:
         settings = _with_inputs(fragment.settings, backbone, old_settings)
     else:
         settings = _with_strides(fragment, backbone, old_settings, old.strides, scope)
     new = _run(settings, scope, backbone, backward=True)
-    swap = Swap(edit, key, backbone, fragment, pretrained, old_settings, old, settings, new)
+    swap = Swap(
+        copy.deepcopy(cfg), key, backbone, fragment, pretrained, old_settings, old, settings, new
+    )
     weights.set_backbone(swap)
     if for_vector:
         follow.set_pooling(swap)
@@ -70,21 +72,20 @@ def plan_swap(cfg: Config, backbone: str, pretrained: str | None = None) -> Swap
 
 
 def _model_key(cfg: Config) -> Key:
-    """Where the model is that has the backbone: trackers hold a detector."""
+    """The key of the model that has the backbone: trackers hold a detector."""
     if not isinstance(cfg.model.get('type'), str):
         raise UserError('this is a config in pure Python style: pass one whose types are names')
     for key in (('model',), ('model', 'detector')):
-        model = Edit(cfg).get(key)
-        backbone = model.get('backbone') if isinstance(model, dict) else None
+        backbone = (lookup(cfg, key) or {}).get('backbone')
         if isinstance(backbone, dict) and 'type' in backbone:
             return key
-    raise UserError(f'{cfg.model.type} has no backbone that could be exchanged (model.backbone)')
+    raise UserError(f'{cfg.model.type} has no backbone to replace (model.backbone)')
 
 
 def _run(backbone: dict, scope: str, what: str, backward: bool) -> Features:
     try:
         return features_of(backbone, scope, backward)
-    except Exception as error:  # a stranger's backbone may raise anything
+    except Exception as error:  # another project's backbone may raise anything
         raise UserError(
             f'{what} ({short_name(backbone)}) cannot be run on an image to see its outputs: '
             f'{first_line(error)}'
@@ -106,10 +107,10 @@ def _with_strides(
         settings.out_indices = list(fragment.out_indices if whole else old.get('out_indices', [3]))
     elif set(needed) <= set(strides) and len(set(needed)) == len(needed):
         settings.out_indices = [fragment.out_indices[strides.index(s)] for s in needed]
-    elif len(strides) == 1 and set(needed) == set(strides):  # of a ViT, blocks at equal distances
+    elif len(strides) == 1 and set(needed) == set(strides):  # a ViT's blocks at equal distances
         blocks = fragment.out_indices[0] + 1
         settings.out_indices = [blocks * (i + 1) // len(needed) - 1 for i in range(len(needed))]
-    elif dilated and strides == STRIDES and scope == 'mmseg':  # whose heads resize what they get
+    elif dilated and strides == STRIDES and scope == 'mmseg':  # whose heads resize their inputs
         settings.out_indices = list(fragment.out_indices)
     else:
         what = 'vectors' if None in needed else f'maps of stride {listed(needed)}'

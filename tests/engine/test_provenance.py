@@ -1,6 +1,6 @@
 """What a run logs of its batch and learning rate, and what it records.
 
-test_tools.py compares the records of whole runs, resumed and scaled ones, with their optimizers.
+tools/test_train.py compares the records of whole runs with their optimizers.
 """
 
 import copy

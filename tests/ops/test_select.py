@@ -1,7 +1,6 @@
 """The table behind 'auto', the command that measures one, and the cap on cuFFT's plans."""
 
 import functools
-import importlib.util
 import json
 import logging
 import time
@@ -11,6 +10,7 @@ import pytest
 import torch
 from helpers import ROOT, run_tool
 
+from mmparc.analysis.measure_backends import measure
 from mmparc.layers import ParCConv
 from mmparc.ops import ROWS, choose_backend, load_table, parc, select
 from mmparc.ops.backends import direct, fft, matmul
@@ -159,9 +159,6 @@ def test_measure_backends_refuses(tmp_path):
 
 def test_a_slow_backend_is_not_chosen(monkeypatch):
     """Negative control: whichever would win, it does not if it sleeps."""
-    spec = importlib.util.spec_from_file_location('measure_backends', TOOL)
-    tool = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(tool)
     args = SimpleNamespace(lengths=[6], seconds=0, rounds=1, device='cpu')
     for implementation in (direct, matmul, fft):
         run = implementation.correlate
@@ -169,7 +166,7 @@ def test_a_slow_backend_is_not_chosen(monkeypatch):
             slow = functools.partial(run_slowly, run)
             patch.setattr(implementation, 'correlate', slow)
             for row in ('cpu float32 depthwise h inference', 'cpu float32 dense w training'):
-                ((n, name),) = tool.measure(row, args)
+                ((n, name),) = measure(row, args)
                 assert n == 6 and not implementation.__name__.endswith(name)
 
 

@@ -44,7 +44,7 @@ COMMANDS = {
     'test det': TEST.format('DET', 'det'),
     'test seg': TEST.format('SEG', 'seg'),
     'convert': 'tools/convert_official.py parc_convnext bad.pth out.pth',
-    'export': 'tools/export_onnx.py CLS bad.pth out.onnx --shape 64 64 --no-plain',
+    'export': 'tools/export_onnx.py CLS bad.pth out.onnx --shape 64 64',
     'flops': 'tools/analysis/get_flops.py CLS --shape 64 --cfg-options ',
     'swap': 'tools/swap_backbone.py mmdet::retinanet/retinanet_r50_fpn_1x_coco.py ',
     'data': 'tools/make_toy_data.py --out made --tasks cls --train 10 --val 10 --size 64 64 ',

@@ -116,7 +116,7 @@ def test_a_loss_that_is_not_finite_stops_each_task(record, data, tmp_path):
 
 @pytest.mark.full
 def test_amp_on_a_cpu_is_one_line(record, data, tmp_path):
-    """Asked for on the command line, and by the config; tests/test_tools.py has a quick one."""
+    """Asked for on the command line, and by the config; tools/test_train.py has a quick one."""
     cases = [*([config, '--amp'] for config in CONFIGS.values()), [AMP]]
     for args in cases:
         result = run_tool('tools/train.py', *args, cwd=tmp_path)

@@ -54,12 +54,11 @@ WAYS = {
     'convert': CONVERT,
     'convert back': [*CONVERT, '--to-official'],
     'export': ['tools/export_onnx.py', CLS, '{file}', 'out.onnx', '--shape', '64', '64'],
-    'draw kernels': ['tools/analysis/draw_kernels.py', CLS, '{file}', '--out', 'out'],
-    'erf': ['tools/analysis/erf.py', '--config', CLS, '{file}', '--out', 'out'],
-    'input sizes': ['tools/analysis/input_sizes.py', CLS, '{file}', '--out', 'out'],
+    'draw kernels': ['tools/analysis/plot.py', 'kernels', CLS, '{file}', '--out', 'out'],
+    'erf': ['tools/analysis/plot.py', 'erf', '--config', CLS, '{file}', '--out', 'out'],
+    'input sizes': ['tools/analysis/plot.py', 'sizes', CLS, '{file}', '--out', 'out'],
     'compare predictions': [
-        'tools/analysis/compare_predictions.py',
-        *(CLS, 'none', CLS, '{file}', '--out', 'out'),
+        *('tools/analysis/plot.py', 'predictions', CLS, 'none', CLS, '{file}', '--out', 'out'),
     ],
 }
 NEED_DATA = ('train', 'test', 'input', 'compare')
