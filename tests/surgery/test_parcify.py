@@ -521,11 +521,3 @@ def test_frozen_stages_stay_frozen():
     model.train()  # which is when it freezes
     for name, mixer in mixers(model).items():
         assert {p.requires_grad for p in mixer.parameters()} == {int(name[5]) > 5}
-
-
-def test_layer_depth_is_that_of_the_plain_block():
-    model, twin = convert(NARROW50), plain(NARROW50)
-    depths = {n.rpartition('.')[0]: twin.get_layer_depth(n) for n, _ in twin.named_parameters()}
-    for name, mixer in mixers(model).items():
-        for parameter, _ in mixer.named_parameters():
-            assert model.get_layer_depth(f'{name}.{parameter}') == depths[name]
