@@ -409,7 +409,7 @@ def test_a_block_is_what_is_written_here(name):
                 return tokens.reshape(1, height, width, -1).permute(0, 3, 1, 2)
 
             def parc(x, mixer=mixer):
-                return mixer_reference(mixer, x, dense=False)
+                return mixer_reference(mixer, x)
 
             x = as_map(args[0])
             if 'swin_v2' in name:
