@@ -37,7 +37,7 @@ class Backbone:
     last: int = 3
     depths: tuple[int, ...] = ()
     batch_norm: bool = True
-    dense: bool = False
+    groups: int | None = None  # of a mixer's halves
 
 
 # At a layer scale of 1e-6 the blocks would hardly show in the output, and not at all at ResNet's 0.
@@ -67,13 +67,13 @@ BACKBONES = {
         functools.partial(ParCResNet, depth=50, **RESNET),
         functools.partial(ResNet, depth=50, **RESNET),
         depths=(3, 4, 6, 3),
-        dense=True,
+        groups=1,
     ),
     'resnet18': Backbone(
         functools.partial(ParCResNet, depth=18, **RESNET),
         functools.partial(ResNet, depth=18, **RESNET),
         depths=(2, 2, 2, 2),
-        dense=True,
+        groups=1,
     ),
     'mobilenet_v2': Backbone(
         functools.partial(ParCMobileNetV2, widen_factor=0.25),
@@ -181,10 +181,9 @@ def calls_of_mixers(model, image):
     return [(mixer, args[0], output) for mixer, args, output in calls]
 
 
-def mixer_reference(mixer, x, dense=False, resize='interpolate', groups=None):
+def mixer_reference(mixer, x, groups=None, resize='interpolate'):
     """The first half of the channels along H, the second along W, by the reference operator."""
     half = x.shape[1] // 2
-    groups = groups or (1 if dense else half)
     halves = ((x[:, :half], mixer.conv_h, 'h'), (x[:, half:], mixer.conv_w, 'w'))
     return torch.cat(
         [
@@ -194,7 +193,7 @@ def mixer_reference(mixer, x, dense=False, resize='interpolate', groups=None):
                 conv.bias,
                 conv.pos_embed,
                 axis=axis,
-                groups=groups,
+                groups=groups or half,
                 resize=resize,
             )
             for part, conv, axis in halves

@@ -1,4 +1,4 @@
-"""`mmparc.ops` and `mmparc.layers` need torch alone; `import mmparc` is light."""
+"""`mmparc.ops`, `mmparc.layers` and `mmparc.surgery` need torch alone; `import mmparc` is light."""
 
 import subprocess
 
@@ -22,6 +22,7 @@ import torch
 
 import mmparc.layers
 import mmparc.ops
+import mmparc.surgery
 
 log = logging.getLogger('mmparc')
 assert not log.handlers and log.level == logging.NOTSET

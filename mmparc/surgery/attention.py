@@ -1,15 +1,15 @@
 """Attention exchanged for ParC mixers of the same width (Fast-ParC, arXiv 2210.04020).
 
-What is left is convolution: no attention, no softmax over positions, and no fixed size. How the
-attention of a class is exchanged, and what has to change around it, says an adapter, one function
-for each class. There are adapters for timm (:mod:`.timm`), torchvision (:mod:`.torchvision`) and
-OpenMMLab (:mod:`mmparc.models.adapters`); others can be registered.
+What is left is convolution: no attention, no softmax over positions, and no fixed size. An adapter,
+one function for each class, says how its attention is exchanged and what has to change around it.
+There are adapters for timm (:mod:`.timm`), torchvision (:mod:`.torchvision`) and OpenMMLab
+(:mod:`mmparc.models.adapters`); others can be registered.
 
-With the attention goes what it alone needs: queries, keys, values and the projection, windows and
-their shifts, tables of relative positions, reduced keys, class and distillation tokens. Embeddings
-of absolute positions go too: each mixer has its own, which follow the size of the map. Patch
-embeddings, norms, feed-forward networks, layer scales, the output's dropout and DropPaths stay;
-what has weights keeps its names.
+Whatever only attention needs is removed with it: queries, keys, values and the projection, windows
+and their shifts, tables of relative positions, reduced keys, class and distillation tokens.
+Embeddings of absolute positions are removed too: each mixer has its own, which follow the size of
+the map. Patch embeddings, norms, feed-forward networks, layer scales, the output's dropout and
+DropPaths stay; what has weights keeps its names.
 """
 
 import copy
@@ -46,12 +46,12 @@ FEED_FORWARD: dict[str, FeedForwardAdapter] = {}
 
 
 def register_attention(kind: type | str) -> Callable[[Adapter], Adapter]:
-    """Register how modules of a class are exchanged, a decorator.
+    """A decorator that registers how modules of a class are exchanged.
 
     The adapter takes a module of this class and returns what takes its place. For attention that
     is a :class:`mmparc.layers.token_mixer.TokenMixer`. A module around attention, up to the whole
-    network, needs an adapter where its forward pass has to change: since it adds a class token, or
-    hands on tokens without their rows and columns. An adapter leaves its module as it is, see
+    network, needs an adapter where its forward pass has to change, because it adds a class token or
+    flattens the map to one sequence of tokens. An adapter must not change the given module; see
     :func:`adopt`.
 
     Args:
@@ -62,9 +62,9 @@ def register_attention(kind: type | str) -> Callable[[Adapter], Adapter]:
 
 
 def register_feed_forward(kind: type | str) -> Callable[[FeedForwardAdapter], FeedForwardAdapter]:
-    """Register how ``channel_attention`` is added to feed-forward networks of a class, a decorator.
+    """A decorator that registers how ``channel_attention`` is added to a feed-forward network.
 
-    The adapter takes such a network and its channels, adds a
+    The adapter takes a network of this class and its channels, adds a
     :class:`mmparc.layers.token_mixer.TokenChannelAttention` at its end, and returns that.
     """
     return _register_in(FEED_FORWARD, kind)
@@ -123,8 +123,8 @@ def exchange_attention(
         raise ValueError(f"pos_embed must be 'all' or 'first', got {pos_embed!r}")
     before = [name for name, _ in network.named_parameters()]
     undo: list[tuple[nn.Module, str, nn.Module]] = []
-    exchanged = _exchange(network, undo)
     try:
+        exchanged = _exchange(network, undo)
         places = _places(exchanged, img_size)
         feed_forward = _feed_forward(exchanged, places) if channel_attention else []
     except ValueError as error:
@@ -134,7 +134,7 @@ def exchange_attention(
         raise ValueError(f'the attention of {kind} cannot be exchanged: {error}') from error
     _report(places)
     for module, channels in feed_forward:
-        _as_before(_adapter(FEED_FORWARD, module)(module, channels), module)
+        as_before(_adapter(FEED_FORWARD, module)(module, channels), module)
     embedded: set[tuple[int, int]] = set()
     for mixer in places.values():
         place = mixer.mixer
@@ -146,7 +146,7 @@ def exchange_attention(
             backend=backend,
         )
         embedded.add(place.size)
-        mixer.mixer = _as_before(parc, *place.attention)
+        mixer.mixer = as_before(parc, *place.attention)
     kept = {name for name, _ in exchanged.named_parameters()}
     attention = tuple(f'{name}.' for name in places)
     dropped = [name for name in before if name not in kept and not name.startswith(attention)]
@@ -232,7 +232,7 @@ def _feed_forward(network: nn.Module, places: dict[str, TokenMixer]) -> list[tup
     return found
 
 
-def _as_before(new: Module, before: nn.Module) -> Module:
+def as_before(new: Module, before: nn.Module) -> Module:
     """A new module in the precision, mode and freezing of one that it joins or replaces."""
     weight = next(before.parameters())
     return new.to(weight).requires_grad_(weight.requires_grad).train(before.training)
@@ -250,5 +250,5 @@ def _report(places: dict[str, TokenMixer]) -> None:
             logging.WARNING if frozen else logging.INFO,
             'parcify: %d x %s of %d channels, kernels of %d along H and %d along W: %s to %s%s',
             *(len(names), kind, channels, height, width, names[0], names[-1]),
-            ', frozen as they begin' * frozen,
+            ', frozen at their initial values' * frozen,
         )

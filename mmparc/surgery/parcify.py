@@ -17,7 +17,7 @@ from mmparc.layers import ParCMixer
 from mmparc.layers.exchange import mixer_groups
 from mmparc.layers.placement import check_no_stride, check_parc_starts, image_size
 
-from .attention import exchange_attention
+from .attention import as_before, exchange_attention
 from .stages import SpatialConv, Stage, find_stages
 
 logger = logging.getLogger(__name__)
@@ -42,24 +42,18 @@ def parcify(
 ) -> nn.Module:
     """Exchange convolutions or attention in a network for ParC mixers.
 
-    Names in state dicts and everything else stay, weights too, and pretrained weights load into
-    what is left. A depthwise convolution becomes a depthwise mixer, a full one a dense one, a
-    grouped one a grouped one; all have a bias, as those of the published models.
+    Names and weights of everything else stay, so that pretrained weights load into what is left. A
+    depthwise convolution becomes a depthwise mixer, a full one a dense one, a grouped one a grouped
+    one; all have a bias, as in the published models. New kernels and biases start as a Conv2d's,
+    embeddings truncated normal with standard deviation 0.02. What was frozen stays frozen.
 
-    Of convolutions, what can be exchanged is a ``torch.nn.Conv2d`` (or a subclass) with a kernel
-    larger than 1, as many channels out as in, stride 1 and a map that keeps its size. Those with a
-    stride count in their stage but cannot be exchanged. Its **block** is the innermost module
-    around it that is called and holds at least two convolutions or linear layers, a bottleneck for
-    instance; for blocks within blocks and what is none see
-    :func:`mmparc.surgery.stages.find_stages`. A **stage** is all blocks whose outputs have the same
-    total stride and the same number of channels, in the order of execution. So papers' tables list
-    them: four in a ResNet or ConvNeXt, seven in a MobileNetV2, each branch of an HRNet.
+    A convolution can be exchanged if it is a ``torch.nn.Conv2d`` (or a subclass) with a kernel
+    larger than 1, as many channels out as in, stride 1 and a map that keeps its size. Blocks and
+    stages are as in the papers' tables: four stages in a ResNet or ConvNeXt, seven in a
+    MobileNetV2, each branch of an HRNet; see :func:`mmparc.surgery.stages.find_stages`.
 
     Attention is exchanged as a whole, in all blocks, for depthwise mixers; what else goes with it,
     and how to add a class of attention: :mod:`mmparc.surgery.attention`.
-
-    New kernels and biases start as a Conv2d's, embeddings truncated normal with standard deviation
-    0.02. What was frozen stays frozen.
 
     Args:
         network: any module that takes images (B, C, H, W).
@@ -74,24 +68,23 @@ def parcify(
             ParC block; a stage's depth means none.
         img_size: the training resolution, one number or (height, width). It gives the kernels'
             lengths: the resolution of what a convolution sees at that size.
-        pos_embed: 'all', or 'first' for embeddings only in a stage's first ParC block, as in
-            ParC-MobileNetV2.
+        pos_embed: 'all', or 'first' for embeddings only in a stage's first ParC block.
         channel_attention: with 'attention' alone, whether each feed-forward network ends with
             ParC-Net's channel attention, which in training needs at least two images.
         resize, backend: as in :class:`mmparc.layers.ParCConv`.
 
     Returns:
         The same network. For 'attention' it may be a new one with the parts of the given one, which
-        is then of no more use.
+        no longer works.
 
     Raises:
         ValueError: if an argument is wrong, there is nothing to exchange, ``parc_starts`` asks for
-            a convolution that cannot be exchanged, a number of channels is odd, the attention is
-            of a class without an adapter, or the shapes in the network cannot be followed.
+            a convolution that cannot be exchanged, a number of channels is odd, a class of
+            attention has no adapter, or the shapes in the network cannot be followed.
     """
     if parc_starts is not None and (stages is not None or share is not None):
         raise ValueError(
-            'parc_starts stands instead of stages and share: leave out one or the other'
+            'parc_starts takes the place of stages and share: leave out one or the other'
         )
     attention = replace == 'attention'
     if attention and any(v is not None for v in (stages, share, parc_starts)):
@@ -100,8 +93,6 @@ def parcify(
         )
     if channel_attention and not attention:
         raise ValueError("channel_attention is for feed-forward networks: set replace='attention'")
-    if pos_embed not in ('all', 'first'):
-        raise ValueError(f"pos_embed must be 'all' or 'first', got {pos_embed!r}")
     try:
         re.compile(replace)
     except re.error as error:
@@ -112,6 +103,8 @@ def parcify(
     if attention:
         return exchange_attention(network, size, pos_embed, channel_attention, resize, backend)
 
+    if pos_embed not in ('all', 'first'):
+        raise ValueError(f"pos_embed must be 'all' or 'first', got {pos_embed!r}")
     found = find_stages(network, size)
     if parc_starts is None:
         chosen = _choose_by_share(found, stages, SHARE if share is None else share, replace)
@@ -205,16 +198,14 @@ def _mixer_for(found: SpatialConv, **options) -> ParCMixer:
             'leave it out by stages, share, parc_starts or replace, or give it an even width'
         )
     groups = mixer_groups(conv.in_channels, conv.groups)
-    mixer = ParCMixer(conv.in_channels, found.received, groups=groups, **options)
-    mixer.to(conv.weight)
-    mixer.train(conv.training)
     if not conv.weight.requires_grad:
         logger.warning(
             'parcify: %s is frozen, so its ParC stays at its initial values: leave it out by '
             'stages, or freeze less',
             found.name,
         )
-    return mixer.requires_grad_(conv.weight.requires_grad)  # the stage may be frozen already
+    mixer = ParCMixer(conv.in_channels, found.received, groups=groups, **options)
+    return as_before(mixer, conv)
 
 
 def _report(index: int, stage: Stage, blocks: list[list[SpatialConv]]) -> None:

@@ -6,7 +6,6 @@ compared.
 """
 
 import copy
-import io
 import pickle
 
 import pytest
@@ -116,9 +115,8 @@ def test_nothing_is_kept_with_gradients_or_by_compilers(groups):
         assert kept(mixer) == [0, 0]
 
 
-@each_groups
-def test_what_was_kept_is_not_used_where_gradients_are(groups, prepared):
-    mixer, x = build(groups), image((13, 17))
+def test_what_was_kept_is_not_used_where_gradients_are(prepared):
+    mixer, x = build(3), image((13, 17))
     with torch.inference_mode():
         first = mixer(x)
     with torch.no_grad():
@@ -132,27 +130,17 @@ def test_what_was_kept_is_not_used_where_gradients_are(groups, prepared):
 def test_no_more_than_a_few_sizes(prepared):
     mixer = build(3)
     sizes = [(7 + i, 7 + i) for i in range(KEPT + 2)]
-    for size in sizes:
+    for size in (*sizes, sizes[-1]):  # the last is still there
         mixer(image(size))
         assert max(kept(mixer)) <= KEPT
     assert kept(mixer) == [KEPT] * 2 and len(prepared) == 2 * len(sizes)
-    mixer(image(sizes[-1]))  # still there
-    assert len(prepared) == 2 * len(sizes)
     mixer(image(sizes[0]))  # not any more
     assert len(prepared) == 2 * (len(sizes) + 1)
-    check(mixer)
-
-
-def saved_and_loaded(module):
-    buffer = io.BytesIO()
-    torch.save(module, buffer)
-    buffer.seek(0)
-    return torch.load(buffer, weights_only=False)
 
 
 def test_copies_hold_none():
     mixer = build(1)
-    for copied in (copy.deepcopy, lambda m: pickle.loads(pickle.dumps(m)), saved_and_loaded):
+    for copied in (copy.deepcopy, lambda m: pickle.loads(pickle.dumps(m))):
         check(mixer)
         other = copied(mixer)
         assert kept(mixer) == [len(SIZES)] * 2 and kept(other) == [0, 0]
@@ -162,11 +150,10 @@ def test_copies_hold_none():
         check(mixer)
 
 
-@each_groups
 @torch.no_grad()
-def test_autocast_and_back(groups):
+def test_autocast_and_back():
     for backend in (*BACKENDS, 'auto'):
-        mixer, x = build(groups, backend), image((13, 17))
+        mixer, x = build(3, backend), image((13, 17))
         full = mixer(x)
         for half in HALVES:
             with torch.autocast('cpu', half):
@@ -203,12 +190,6 @@ def set_attribute(name, value):
     return lambda mixer: [setattr(conv, name, value) for conv in convs(mixer)]
 
 
-def exchange_axes(mixer):
-    for conv in convs(mixer):
-        conv.axis = {'h': 'w', 'w': 'h'}[conv.axis]
-    mixer.conv_h, mixer.conv_w = mixer.conv_w, mixer.conv_h
-
-
 def replace(parameter, value):
     parameter.data = value
 
@@ -227,7 +208,6 @@ CHANGES = {
     'data.copy_': each_parameter(lambda p, value: p.data.copy_(value)),  # as mmengine's EMAHook
     'data =': each_parameter(replace),
     'resize': set_attribute('resize', 'interpolate_sum'),
-    'axes': exchange_axes,
     'no embedding': set_attribute('pos_embed', None),
     'no bias': set_attribute('bias', None),
     'parametrized': lambda mixer: [

@@ -89,7 +89,7 @@ def test_blocks_compute_parc(family):
             calls = calls_of_mixers(model, image_of(size, batch=1))
             assert calls and [mixer for mixer, _, _ in calls] == list(mixers(model).values())
             for mixer, x, output in calls:
-                expected = mixer_reference(mixer, x, BACKBONES[family].dense, resize)
+                expected = mixer_reference(mixer, x, BACKBONES[family].groups, resize)
                 assert_close(output, expected, 1e-10)
 
 

@@ -20,9 +20,8 @@ from backbones import (
     parc_layers,
 )
 from helpers import assert_close
-from mmengine.registry import DefaultScope
 from mmpretrain.models import ConvNeXt, ResNet
-from mmpretrain.registry import MODELS, OPTIM_WRAPPER_CONSTRUCTORS
+from mmpretrain.registry import MODELS
 from mmseg.models import MobileNetV2
 from torch import nn
 
@@ -320,28 +319,6 @@ def test_layer_depth_by_stage():
         # another module's name may begin like one of the backbone's
         for name in ('head.fc.weight', 'neck.conv1.weight'):
             assert model.get_layer_depth(name, 'backbone.') == (depths - 1, depths)
-
-
-def test_layer_depth_drives_mmpretrains_decay():
-    model = classifier(dict(type='mmparc.ParCMobileNetV2', widen_factor=0.25), 1280)
-    with DefaultScope.overwrite_default_scope('mmpretrain'):
-        constructor = OPTIM_WRAPPER_CONSTRUCTORS.build(
-            dict(
-                type='LearningRateDecayOptimWrapperConstructor',
-                optim_wrapper_cfg=dict(optimizer=dict(type='SGD', lr=1.0, weight_decay=0.1)),
-                paramwise_cfg=dict(
-                    layer_decay_rate=0.5, custom_keys={'.pos_embed': dict(decay_mult=0.0)}
-                ),
-            )
-        )
-        groups = {g['param_name']: g for g in constructor(model).optimizer.param_groups}
-    assert groups.keys() == dict(model.named_parameters()).keys()
-    assert groups['head.fc.weight']['lr'] == 1.0
-    assert groups['backbone.conv2.conv.weight']['lr'] == 0.5
-    assert groups['backbone.layer6.2.conv.1.conv.conv_w.weight']['lr'] == 0.5**3
-    assert groups['backbone.conv1.conv.weight']['lr'] == 0.5**9
-    undecayed = {name for name, group in groups.items() if group['weight_decay'] == 0}
-    assert undecayed == {name for name in groups if name.endswith('pos_embed')} and undecayed
 
 
 # Initial values

@@ -145,7 +145,6 @@ def test_measure_backends(tmp_path):
     assert run.returncode != 0 and '--force' in run.stderr and out.read_text() == before
 
 
-@pytest.mark.full
 def test_measure_backends_refuses(tmp_path):
     for args in (
         ['--out', 'table.txt'],

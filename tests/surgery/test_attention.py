@@ -33,11 +33,12 @@ from torch import nn
 from torch.nn import functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 from torchvision.models import VisionTransformer as TorchvisionVisionTransformer
+from torchvision.ops.misc import Permute
 
 from mmparc.layers.channel_attention import ChannelAttention
 from mmparc.layers.token_mixer import TokenMixer
 from mmparc.ops import BACKENDS
-from mmparc.surgery import adopt, parcify, register_attention
+from mmparc.surgery import parcify, register_attention
 
 full = pytest.mark.full
 IMG_SIZE = 64, 96  # of all converted networks here
@@ -53,14 +54,12 @@ class Kind:
         others: the names of what else goes.
         twin: the config of a plain network whose outputs have the converted one's shapes, if it is
             another.
-        always: whether `make test` has it too.
     """
 
     cfg: dict | Callable[[], nn.Module]
     attention: dict[str, int]
     others: tuple[str, ...] = ()
     twin: dict | None = None
-    always: bool = False
 
 
 def swin_names(pattern, stages=(0, 1, 2)):
@@ -80,6 +79,7 @@ VIT = dict(
     patch_size=8,
     layer_scale_init_value=0.1,
 )
+DISTILLED = dict(VIT, type='mmpretrain.DistilledVisionTransformer')
 VIT_LAYERS = {'layers.0.attn': 8, 'layers.1.attn': 8}
 SWIN = dict(
     type='mmpretrain.SwinTransformer',
@@ -132,10 +132,8 @@ TIMM_SWIN = dict(
     img_size=64, embed_dim=8, depths=(2, 1, 1), num_heads=(1, 2, 2), window_size=4, num_classes=5
 )
 TIMM_BLOCKS = {'blocks.0.attn': 8, 'blocks.1.attn': 8}
-
-
-def torchvision_vit():
-    return TorchvisionVisionTransformer(64, 8, 2, 2, 16, 24, num_classes=5)
+TIMM_SWIN_BLOCKS = swin_names('layers.{}.blocks.{}.attn')
+TORCHVISION_BLOCKS = swin_names('features.{}.{}.attn', (1, 3, 5))
 
 
 def torchvision_swin_transformer(**options):
@@ -143,75 +141,53 @@ def torchvision_swin_transformer(**options):
     return torchvision_swin.SwinTransformer(*sizes, num_classes=5, **options)
 
 
+TOKENS = 'cls_token', 'pos_embed'
 KINDS = {
-    'vit': Kind(VIT, VIT_LAYERS, ('cls_token', 'pos_embed'), always=True),
-    'vit, maps': Kind(
-        dict(VIT, out_type='featmap', out_indices=[0, 1]), VIT_LAYERS, ('cls_token', 'pos_embed')
-    ),
-    'deit, distilled': Kind(
-        dict(VIT, type='mmpretrain.DistilledVisionTransformer'),
-        VIT_LAYERS,
-        ('cls_token', 'pos_embed', 'dist_token'),
-        always=True,
-    ),
-    'swin': Kind(SWIN, SWIN_BLOCKS, always=True),
+    'vit': Kind(VIT, VIT_LAYERS, TOKENS),
+    'vit, maps': Kind(dict(VIT, out_type='featmap', out_indices=[0, 1]), VIT_LAYERS, TOKENS),
+    'deit, distilled': Kind(DISTILLED, VIT_LAYERS, (*TOKENS, 'dist_token')),
+    'swin': Kind(SWIN, SWIN_BLOCKS),
     'swin, embedded': Kind(
         dict(SWIN, use_abs_pos_embed=True, out_after_downsample=True),
         SWIN_BLOCKS,
         ('absolute_pos_embed',),
     ),
-    'swin_v2': Kind(SWIN_V2, SWIN_BLOCKS, always=True),
-    'mobilevit': Kind(MOBILEVIT, MOBILEVIT_LAYERS, always=True),
+    'swin_v2': Kind(SWIN_V2, SWIN_BLOCKS),
+    'mobilevit': Kind(MOBILEVIT, MOBILEVIT_LAYERS),
     'mmdet swin': Kind(DET_SWIN, DET_SWIN_BLOCKS),
     'mmdet swin, embedded': Kind(
         dict(DET_SWIN, use_abs_pos_embed=True),
         DET_SWIN_BLOCKS,
         ('absolute_pos_embed',),
-        DET_SWIN,  # the other takes images of one size
-        always=True,
+        twin=DET_SWIN,  # the other takes images of one size
     ),
     'mmseg swin': Kind(SEG_SWIN, DET_SWIN_BLOCKS),
-    'pvt': Kind(
-        PVT, pyramid_names(1), tuple(f'layers.{i}.1.0.pos_embed' for i in range(4)), always=True
-    ),
+    'pvt': Kind(PVT, pyramid_names(1), tuple(f'layers.{i}.1.0.pos_embed' for i in range(4))),
     'pvt_v2': Kind(PVT_V2, pyramid_names(0)),
-    'mit': Kind(MIT, pyramid_names(0), always=True),
-    'timm vit': Kind(
-        lambda: VisionTransformer(**TIMM_VIT), TIMM_BLOCKS, ('cls_token', 'pos_embed'), always=True
-    ),
+    'mit': Kind(MIT, pyramid_names(0)),
+    'timm vit': Kind(lambda: VisionTransformer(**TIMM_VIT), TIMM_BLOCKS, TOKENS),
     'timm deit, distilled': Kind(
-        lambda: VisionTransformerDistilled(**TIMM_VIT),
-        TIMM_BLOCKS,
-        ('cls_token', 'pos_embed', 'dist_token'),
-        always=True,
+        lambda: VisionTransformerDistilled(**TIMM_VIT), TIMM_BLOCKS, (*TOKENS, 'dist_token')
     ),
-    'timm swin': Kind(
-        lambda: SwinTransformer(**TIMM_SWIN), swin_names('layers.{}.blocks.{}.attn'), always=True
-    ),
-    'timm swin_v2': Kind(
-        lambda: SwinTransformerV2(**TIMM_SWIN), swin_names('layers.{}.blocks.{}.attn')
-    ),
+    'timm swin': Kind(lambda: SwinTransformer(**TIMM_SWIN), TIMM_SWIN_BLOCKS),
+    'timm swin_v2': Kind(lambda: SwinTransformerV2(**TIMM_SWIN), TIMM_SWIN_BLOCKS),
     'torchvision vit': Kind(
-        torchvision_vit,
+        lambda: TorchvisionVisionTransformer(64, 8, 2, 2, 16, 24, num_classes=5),
         {f'encoder.layers.encoder_layer_{i}.self_attention': 8 for i in range(2)},
         ('class_token', 'encoder.pos_embedding'),
-        always=True,
     ),
-    'torchvision swin': Kind(
-        torchvision_swin_transformer,
-        swin_names('features.{}.{}.attn', (1, 3, 5)),
-        always=True,
-    ),
+    'torchvision swin': Kind(torchvision_swin_transformer, TORCHVISION_BLOCKS),
     'torchvision swin_v2': Kind(
         lambda: torchvision_swin_transformer(
             block=torchvision_swin.SwinTransformerBlockV2,
             downsample_layer=torchvision_swin.PatchMergingV2,
         ),
-        swin_names('features.{}.{}.attn', (1, 3, 5)),
+        TORCHVISION_BLOCKS,
     ),
 }
+ONLY_FULL = {'vit, maps', 'swin, embedded', 'mmdet swin', 'mmseg swin', 'pvt_v2', 'timm swin_v2'}
 each_kind = pytest.mark.parametrize(
-    'name', [n if kind.always else pytest.param(n, marks=full) for n, kind in KINDS.items()]
+    'name', [pytest.param(name, marks=full) if name in ONLY_FULL else name for name in KINDS]
 )
 # One of each forward pass of OpenMMLab's, and one of each other package.
 each_family = pytest.mark.parametrize(
@@ -433,7 +409,7 @@ def test_a_block_is_what_is_written_here(name):
                 return tokens.reshape(1, height, width, -1).permute(0, 3, 1, 2)
 
             def parc(x, mixer=mixer):
-                return mixer_reference(mixer, x, dense=False)
+                return mixer_reference(mixer, x)
 
             x = as_map(args[0])
             if 'swin_v2' in name:
@@ -468,7 +444,7 @@ def test_height_and_width_exchanged(name):
 
 @pytest.mark.parametrize('distilled', [False, True])
 def test_in_place_of_a_class_token_is_the_mean(distilled):
-    cfg = dict(VIT, type='mmpretrain.DistilledVisionTransformer') if distilled else VIT
+    cfg = DISTILLED if distilled else VIT
     image = image_of((97, 131))
     model = shaken(convert(cfg))
     _, last = calls_of(model, ['layers.1'], image)['layers.1']
@@ -512,8 +488,9 @@ def test_heads_take_the_mean():
 def test_a_head_for_two_tokens_takes_the_mean():
     """It would take the images of a batch of two or three for tokens, if it got one tensor."""
     head = dict(type='DeiTClsHead', num_classes=5, in_channels=16, init_cfg=None)
-    cfg = dict(VIT, type='mmpretrain.DistilledVisionTransformer')
-    backbone = dict(type='mmparc.ParCify', backbone=cfg, replace='attention', img_size=IMG_SIZE)
+    backbone = dict(
+        type='mmparc.ParCify', backbone=DISTILLED, replace='attention', img_size=IMG_SIZE
+    )
     model = MODELS.build(
         dict(type='ImageClassifier', backbone=backbone, head=head, _scope_='mmpretrain')
     )
@@ -642,21 +619,6 @@ def test_a_checkpoint_with_absolute_positions(tmp_path):
         assert all(torch.equal(model.state_dict()[n], source.state_dict()[n]) for n in kept)
 
 
-@each_family
-def test_initial_values(name):
-    """init_weights leaves kernels and embeddings as they began, and norms at 1."""
-    model = convert(KINDS[name].cfg)
-    before = {n: model.state_dict()[n].clone() for n in new_names(KINDS[name])}
-    if isinstance(KINDS[name].cfg, dict):
-        model.init_weights()
-    for n, value in before.items():
-        assert torch.equal(model.state_dict()[n], value), n
-        if n.endswith('pos_embed'):
-            assert 0.005 < value.std() < 0.04
-    norms = [m for m in model.modules() if isinstance(m, nn.LayerNorm)]
-    assert norms and all(torch.equal(m.weight, torch.ones_like(m.weight)) for m in norms)
-
-
 # What the network had stays
 
 
@@ -690,13 +652,23 @@ def test_frozen_stages_stay_frozen(cfg, frozen):
 
 
 @each_family
-def test_a_given_module_keeps_mode_and_precision(name):
+def test_initial_values_mode_and_precision(name):
+    """init_weights leaves kernels and embeddings as they began, and norms at 1."""
+    cfg = KINDS[name].cfg
     for training in (False, True):
-        source = plain(KINDS[name].cfg).double()
+        source = plain(cfg).double()
         source.train(training)
         model = parcify(source, replace='attention', img_size=IMG_SIZE, channel_attention=True)
         assert {m.training for m in model.modules()} == {training}
         assert {p.dtype for p in model.parameters()} == {torch.float64}
+    before = {n: model.state_dict()[n].clone() for n in new_names(KINDS[name])}
+    if isinstance(cfg, dict):
+        model.init_weights()
+    for n, value in before.items():
+        assert torch.equal(model.state_dict()[n], value), n
+        assert not n.endswith('pos_embed') or 0.005 < value.std() < 0.04
+    norms = [m for m in model.modules() if isinstance(m, nn.LayerNorm)]
+    assert norms and all(torch.equal(m.weight, torch.ones_like(m.weight)) for m in norms)
 
 
 @each_kind
@@ -823,57 +795,34 @@ def test_equal_to_the_dedicated_backbone(name):
         MODELS.build(dict(cfg, channel_atention=True))
 
 
-class Mean(nn.Module):
-    """What a user's own attention may look like."""
-
-    def __init__(self):
-        super().__init__()
-        self.proj = nn.Linear(8, 8)
-        self.drop = nn.Dropout(0.1)
-
-    def forward(self, x):
-        return self.drop(self.proj(x.mean((1, 2), keepdim=True))).expand_as(x)
+class Attention(nn.Linear):
+    """A user's own."""
 
 
-class MeanOfSubclass(Mean):
+class OtherAttention(Attention):
     pass
 
 
 def test_users_can_register_their_own():
-    class Network(nn.Module):
-        def __init__(self, kind):
-            super().__init__()
-            self.stem = nn.Conv2d(3, 8, 4, stride=4)
-            self.mix = kind()
+    def network(kind):
+        return nn.Sequential(nn.Conv2d(3, 8, 4, stride=4), Permute([0, 2, 3, 1]), kind(8, 8))
 
-        def forward(self, x):
-            return self.mix(self.stem(x).permute(0, 2, 3, 1))
+    @register_attention(Attention)
+    def adapter(module):
+        return TokenMixer(module, drops=[nn.Dropout(0.1)])
 
-    with pytest.raises(ValueError):
-        parcify(Network(Mean), replace='attention', img_size=IMG_SIZE)
-
-    @register_attention(Mean)
-    def mean(module):
-        return TokenMixer(module, drops=[module.drop])
-
-    model = parcify(Network(Mean), replace='attention', img_size=IMG_SIZE)
-    assert kernel_sizes(model) == {'mix.mixer': (16, 24)} and model.mix.drop[0].p == 0.1
+    model = parcify(network(Attention), replace='attention', img_size=IMG_SIZE)
+    assert kernel_sizes(model) == {'2.mixer': (16, 24)} and model[2].drop[0].p == 0.1
     with pytest.raises(ValueError):  # a subclass may do something else
-        parcify(Network(MeanOfSubclass), replace='attention', img_size=IMG_SIZE)
-
-
-def test_adopt_leaves_the_module_as_it_is():
-    module = nn.Linear(2, 3)
-    new = adopt(nn.Identity, module)
-    assert type(new) is nn.Identity and new.weight is module.weight
-    del new.weight
-    assert module.weight.shape == (3, 2)
+        parcify(network(OtherAttention), replace='attention', img_size=IMG_SIZE)
 
 
 # Refusals
 
-SMALL_VIT = dict(embed_dims=16, num_layers=2, num_heads=2, feedforward_channels=24)
+BEIT = dict(VIT, type='mmpretrain.BEiTViT', out_type='avg_featmap', layer_scale_init_value=0.0)
+DEIT3 = {n: v for n, v in VIT.items() if n != 'layer_scale_init_value'}
 T2T = dict(
+    type='mmpretrain.T2T_ViT',
     img_size=64,
     embed_dims=16,
     t2t_cfg=dict(token_dims=8, use_performer=False),
@@ -885,17 +834,9 @@ ODD = dict(VIT, arch=dict(embed_dims=15, num_layers=1, num_heads=3, feedforward_
 SWIGLU = dict(VIT, layer_cfgs=dict(ffn_type='swiglu_fused'))
 REFUSED = [
     # attention that is not known, or in a network that is not known
-    (
-        dict(type='mmpretrain.BEiTViT', arch=SMALL_VIT, img_size=64, out_type='avg_featmap'),
-        {},
-        'BEiTViT BEiTAttention',
-    ),
-    (
-        dict(type='mmpretrain.DeiT3', arch=SMALL_VIT, img_size=64, patch_size=16),
-        dict(img_size=64),
-        'DeiT3',
-    ),
-    (dict(type='mmpretrain.T2T_ViT', **T2T), dict(img_size=64), 'T2T_ViT'),
+    (BEIT, {}, 'BEiTViT BEiTAttention'),
+    (dict(DEIT3, type='mmpretrain.DeiT3'), dict(img_size=64), 'DeiT3'),
+    (T2T, dict(img_size=64), 'T2T_ViT'),
     (dict(type='mmpretrain.XCiT', **XCIT), {}, 'XCiT ClassAttention'),
     (dict(type='mmpretrain.EdgeNeXt', arch='xxsmall'), {}, 'EdgeNeXt'),
     (lambda: VisionTransformer(**TIMM_VIT, global_pool='map'), {}, 'AttentionPoolLatent'),
@@ -940,7 +881,7 @@ def test_it_reports(caplog):
         assert word in first
     assert 'absolute_pos_embed' in dropped
     caplog.clear()
-    convert(dict(VIT, type='mmpretrain.DistilledVisionTransformer', frozen_stages=1))
+    convert(dict(DISTILLED, frozen_stages=1))
     levels = {
         name: level for _, level, m in caplog.record_tuples for name in VIT_LAYERS if name in m
     }

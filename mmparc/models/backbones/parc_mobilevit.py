@@ -16,7 +16,7 @@ class ParCMobileViT(MobileViT):
     """A MobileViT without attention, for images of any size, (B, 3, H, W).
 
     Args:
-        arch: as in mmpretrain's: 'small', 'x_small', 'xx_small' or a list.
+        arch: as in mmpretrain: 'small', 'x_small', 'xx_small' or a list.
         img_size: the training resolution, one number or (height, width). The kernels get the
             lengths of each block's map at that size.
         channel_attention, pos_embed, resize, backend: as in :func:`mmparc.parcify`.

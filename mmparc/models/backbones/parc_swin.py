@@ -1,7 +1,7 @@
 """ParC-Swin: a Swin transformer with ParC in place of windowed attention (arXiv 2210.04020).
 
-Everything but that is mmpretrain's SwinTransformer. What of it goes with the attention:
-:mod:`mmparc.surgery.attention`.
+All else is mmpretrain's SwinTransformer; :mod:`mmparc.surgery.attention` says what goes with the
+attention.
 """
 
 from mmpretrain.models import SwinTransformer
@@ -16,11 +16,10 @@ class ParCSwinTransformer(SwinTransformer):
     """A SwinTransformer without attention and windows, for images of any size, (B, 3, H, W).
 
     Args:
-        arch: as in mmpretrain's, such as 'tiny'; heads have no meaning, nor has ``window_size``.
-        img_size: the training resolution, one number or (height, width). It gives the kernels'
-            lengths: each stage's own resolution at that size.
-        channel_attention, pos_embed, resize, backend: as in :func:`mmparc.models.ParCify`.
-        **kwargs: everything else that mmpretrain's takes (out_indices, drop_path_rate,
+        arch: as in mmpretrain, such as 'tiny'; heads and ``window_size`` have no effect.
+        img_size: as in :class:`ParCConvNeXt`.
+        channel_attention, pos_embed, resize, backend: as in :func:`mmparc.parcify`.
+        **kwargs: mmpretrain's SwinTransformer's other arguments (out_indices, drop_path_rate,
             frozen_stages, with_cp, ...).
 
     Raises:

@@ -1,7 +1,7 @@
 """ParC-ViT and ParC-DeiT: a vision transformer with ParC in place of attention (arXiv 2210.04020).
 
-Everything but that is mmpretrain's VisionTransformer. What of it goes with the attention:
-:mod:`mmparc.surgery.attention`.
+All else is mmpretrain's VisionTransformer; :mod:`mmparc.surgery.attention` says what goes with the
+attention.
 """
 
 from mmparc.layers.placement import image_size
@@ -15,13 +15,13 @@ class ParCVisionTransformer(MapVisionTransformer):
     """A VisionTransformer without attention, for images of any size, (B, 3, H, W).
 
     Args:
-        arch: as in mmpretrain's, such as 'deit-tiny'; heads have no meaning.
-        img_size: the training resolution, one number or (height, width). It gives the kernels'
-            lengths: the number of patches along each axis.
-        channel_attention, pos_embed, resize, backend: as in :func:`mmparc.models.ParCify`.
-        **kwargs: everything else that mmpretrain's takes (patch_size, out_indices, out_type,
-            drop_path_rate, frozen_stages, ...). ``out_type='cls_token'`` gives the mean over all
-            positions of the normalized map, (B, C).
+        arch: as in mmpretrain, such as 'deit-tiny'; heads have no effect.
+        img_size: the training resolution, one number or (height, width). The kernels are as long as
+            the number of patches along their axis.
+        channel_attention, pos_embed, resize, backend: as in :func:`mmparc.parcify`.
+        **kwargs: mmpretrain's VisionTransformer's other arguments (patch_size, out_indices,
+            out_type, drop_path_rate, frozen_stages, ...). ``out_type='cls_token'`` gives the mean
+            over all positions of the normalized map, (B, C).
 
     Raises:
         ValueError: if the width is odd or an argument unknown.
