@@ -291,7 +291,7 @@ def assert_ended(run: Training, done: subprocess.CompletedProcess, seconds: floa
     """That a run has ended with an error and in time, and none of its processes is left."""
     print(f'ended after {seconds:.1f} s')
     # Of two errors within a second torchrun shows one: that of a process or of its connection.
-    said = 'asked to die', 'SIGKILL', 'Connection closed by peer', 'Connection reset by peer'
+    said = 'asked to die', 'SIGKILL', 'SIGTERM', 'Connection closed by peer', 'Connection reset'
     assert done.returncode > 0 and any(text in done.stderr for text in said), done.stderr[-3000:]
     assert seconds < SECONDS
     left = []
