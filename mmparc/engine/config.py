@@ -249,7 +249,9 @@ def named_nodes(key: str, node: Any) -> list[tuple[str, dict]]:
 
 def set_amp(cfg: Config, amp: bool | None) -> None:
     """Turn mixed precision on or off; None keeps the config's choice. UserError without a GPU."""
-    wrapper = cfg.optim_wrapper
+    wrapper = cfg.get('optim_wrapper')
+    if wrapper is None:
+        raise UserError('the config has no optim_wrapper, so it cannot be trained')
     if amp:
         wrapper.type = 'AmpOptimWrapper'
         wrapper.setdefault('loss_scale', 'dynamic')

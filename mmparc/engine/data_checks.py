@@ -49,9 +49,9 @@ def check_coco_files(loader: dict) -> None:
         if isinstance(kind, str):
             with DATASETS.switch_scope_and_registry(cfg.get('_scope_')) as registry:
                 kind = registry.get(kind)
-        if not hasattr(kind, 'COCOAPI') or '://' in (cfg.get('data_root') or ''):
-            continue
         path = os.path.join(cfg.get('data_root') or '', cfg.get('ann_file') or '')
+        if not _reads_coco(kind) or '://' in path:
+            continue
         try:
             with open(path, encoding='utf-8') as file:
                 content = json.load(file)
@@ -59,6 +59,15 @@ def check_coco_files(loader: dict) -> None:
             raise UserError(f"'{path}' is not JSON: {error}") from error
         if problem := coco_problem(content):
             raise UserError(f"'{path}': {problem}: fix the annotations, or remove them")
+
+
+def _reads_coco(kind: Any) -> bool:
+    """Whether a class reads COCO's instances, neither LVIS nor panoptic segments."""
+    if not hasattr(kind, 'COCOAPI'):
+        return False
+    from mmdet.datasets import CocoDataset  # other tasks work without mmdet
+
+    return kind.COCOAPI is CocoDataset.COCOAPI
 
 
 def coco_problem(content: Any) -> str | None:
@@ -92,7 +101,7 @@ def coco_problem(content: Any) -> str | None:
         within = x < image['width'] and y < image['height'] and x + width >= 0 and y + height >= 0
         if not within:
             return (
-                f"{name} has bbox {corners}, outside its image '{image['file_name']}' of "
+                f"{name} has bbox {corners}, outside its image '{image.get('file_name')}' of "
                 f'{image["width"]} x {image["height"]}'
             )
     return None

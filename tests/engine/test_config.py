@@ -237,6 +237,7 @@ def test_amp(amp: bool | None, gpu: bool, monkeypatch: pytest.MonkeyPatch) -> No
         assert ('loss_scale' in cfg.optim_wrapper) == on
         others = {k: v for k, v in wrapper.items() if k not in ('type', 'loss_scale', 'dtype')}
         assert others.items() <= cfg.optim_wrapper.to_dict().items()
+    assert 'optim_wrapper' in refusal(engine.set_amp, Config(dict(model=dict())), amp)
 
 
 def test_auto_scale_lr() -> None:

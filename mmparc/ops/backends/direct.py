@@ -33,7 +33,8 @@ def correlate(
     out: Tensor | None = None,
 ) -> Tensor:
     differentiated = torch.is_grad_enabled() and (input.requires_grad or kernel.requires_grad)
-    if differentiated and groups < input.shape[1] and kernel.shape[2] > SAFE_TAPS:
+    depthwise = 1 < groups == input.shape[1] == kernel.shape[0]
+    if differentiated and not depthwise and kernel.shape[2] > SAFE_TAPS:
         return _with_map_wrapped(input, kernel, offset, axis, groups)
     if axis == 'w':
         out = None if out is None else out.mT
