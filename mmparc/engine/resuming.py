@@ -120,7 +120,7 @@ def _read_meta(path: str) -> dict:
         meta = load_weights_only(path, mmap=zipped)['meta']
         _ = meta['epoch'], meta['iter']
     except UserError as error:
-        raise UserError(f'{error}, or leave --resume out to start anew') from error
+        raise UserError(f'{error}, or omit --resume to start a new run') from error
     except Exception as error:  # pickle, zipfile and torch raise all types for a damaged file
         raise UserError(
             f"the checkpoint '{path}' is damaged, or was not written by a training run "
