@@ -1,13 +1,11 @@
 """Names and configs of the published ParC-ConvNeXt code."""
 
-import re
-
 from mmparc.models.backbones import ParCConvNeXt
 
-from .family import StateDict, read_stages, renamed, size_of
+from .family import Family, StateDict, by_pattern, read_stages, size_of
 
 STRIDES = (4, 8, 16, 32)
-_BLOCK = re.compile(r'stages\.(\d+)\.(\d+)\.')
+_BLOCK_OF = by_pattern(r'stages\.(\d+)\.(\d+)\.', first=0)
 _RULES = (
     (r'^head\.fc\.', 'head.'),
     (r'^backbone\.norm3\.', 'norm.'),
@@ -20,7 +18,7 @@ _RULES = (
 
 
 def backbone_config(state_dict: StateDict) -> dict:
-    stages = read_stages(state_dict, _block_of)
+    stages = read_stages(state_dict, _BLOCK_OF)
     arch = dict(
         depths=list(stages.depths),
         channels=[
@@ -33,10 +31,4 @@ def backbone_config(state_dict: StateDict) -> dict:
     return dict(type='mmparc.ParCConvNeXt', arch=name, **stages.placement(STRIDES))
 
 
-def _block_of(name: str) -> tuple[int, int] | None:
-    match = _BLOCK.match(name)
-    return match and (int(match[1]), int(match[2]))
-
-
-def official_name(name: str) -> str:
-    return renamed(name, _RULES)
+FAMILY = Family(backbone_config, _RULES)

@@ -1,18 +1,18 @@
 """What a family of models tells the converter, and what the families share.
 
-A family is a module with two functions: ``backbone_config`` reads the backbone's config from the
-shapes in a reference state dict, and ``official_name`` translates the name of one of our parameters
-(or ``official_names`` all of them, where one name alone does not tell).
+A family reads the backbone's config from the shapes in a reference state dict, and translates the
+names of our parameters into the reference's.
 """
 
 import math
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from torch import Tensor
 
 StateDict = Mapping[str, Tensor]
+Rules = Sequence[tuple[str, str | Callable[[re.Match], str]]]
 
 # The published code names what belongs to one axis ..._H or ..._W, with or without more behind it.
 _AXIS = re.compile(r'_([HW])(\.|$)')
@@ -23,25 +23,25 @@ class Family:
     """How the checkpoints of one family of models are read and written.
 
     Args:
-        backbone_config: from a reference state dict to the config of mmparc's backbone; a
+        backbone_config: from a reference state dict to the config of mmparc's backbone; raises
             ValueError where it cannot be read.
-        official_names: from our parameters' names ('backbone.', 'head.fc.') to the reference's.
+        rules: from our names ('backbone.', 'head.fc.') to the reference's, as patterns and
+            replacements of ``re.sub`` in order.
         copies: prefixes under which the reference's state dict holds a second copy of a module,
             to the module's own prefix.
     """
 
     backbone_config: Callable[[StateDict], dict]
-    official_names: Callable[[Iterable[str]], dict[str, str]]
+    rules: Rules
     copies: Mapping[str, str] = field(default_factory=dict)
 
+    def official_names(self, names: Iterable[str]) -> dict[str, str]:
+        """From each of our parameters' names to the reference's."""
+        return {name: renamed(name, self.rules) for name in names}
 
-def one_by_one(official_name: Callable[[str], str]) -> Callable[[Iterable[str]], dict[str, str]]:
-    """``official_names`` from a function of one name."""
-    return lambda names: {name: official_name(name) for name in names}
 
-
-def renamed(name: str, rules: Iterable[tuple[str, str | Callable[[re.Match], str]]]) -> str:
-    """Apply substitutions, patterns and replacements of ``re.sub``, in order."""
+def renamed(name: str, rules: Rules) -> str:
+    """Apply substitutions in order."""
     for pattern, replacement in rules:
         name = re.sub(pattern, replacement, name)
     return name
@@ -67,21 +67,31 @@ class Stages:
     parc_starts: tuple[int, ...]
     kernels: dict[int, tuple[int, int]]
 
-    def placement(self, strides: Iterable[int]) -> dict:
+    def placement(self, strides: Sequence[int]) -> dict:
         """``parc_starts`` and ``img_size`` for a backbone whose stages have these total strides."""
         return dict(parc_starts=self.parc_starts, **self.img_size(strides))
 
-    def img_size(self, strides: Iterable[int]) -> dict:
+    def img_size(self, strides: Sequence[int]) -> dict:
         """``img_size`` alone: one number, or (height, width) where they differ.
 
-        Of the image sizes that give these kernels it is the multiple of the first ParC stage's
-        stride; without a kernel there is none, for the backbone's default.
+        Several sizes give the same kernels: this is the multiple of the first ParC stage's stride.
+        Without a kernel it is left to the backbone's default.
         """
         if not self.kernels:
             return {}
         stage = min(self.kernels)
-        height, width = (length * list(strides)[stage] for length in self.kernels[stage])
+        height, width = (length * strides[stage] for length in self.kernels[stage])
         return dict(img_size=height if height == width else (height, width))
+
+
+def by_pattern(pattern: str, first: int) -> Callable[[str], tuple[int, int] | None]:
+    """A ``block_of`` from a pattern of stage, which counts from ``first``, and block."""
+
+    def block_of(name: str) -> tuple[int, int] | None:
+        match = re.match(pattern, name)
+        return match and (int(match[1]) - first, int(match[2]))
+
+    return block_of
 
 
 def read_stages(state_dict: StateDict, block_of: Callable[[str], tuple[int, int] | None]) -> Stages:
@@ -92,7 +102,7 @@ def read_stages(state_dict: StateDict, block_of: Callable[[str], tuple[int, int]
         block_of: from a name to (stage, block), both from 0, or None outside all blocks.
 
     Raises:
-        ValueError: if there is not at least one block in each stage up to the last.
+        ValueError: if a stage before the last has no block.
     """
     blocks: dict[int, set[int]] = {}
     parc: dict[int, set[int]] = {}
@@ -126,5 +136,5 @@ def size_of(state_dict: StateDict, name: str, axis: int) -> int:
         ValueError: if there is no such tensor.
     """
     if name not in state_dict or state_dict[name].dim() <= axis:
-        raise ValueError(f"it has no '{name}' to tell its widths")
+        raise ValueError(f"it has no '{name}', which shows its widths")
     return state_dict[name].shape[axis]

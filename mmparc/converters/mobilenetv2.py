@@ -10,7 +10,7 @@ from itertools import accumulate
 
 from mmparc.models.backbones import ParCMobileNetV2
 
-from .family import StateDict, read_stages, renamed, size_of
+from .family import Family, StateDict, read_stages, renamed, size_of
 
 _SETTINGS = ParCMobileNetV2.arch_settings  # expansion, channels, depth, stride of each stage
 STRIDES = tuple(accumulate((stride for *_, stride in _SETTINGS), int.__mul__, initial=2))[1:]
@@ -60,25 +60,34 @@ def _block_of(name: str) -> tuple[int, int] | None:
     return _BLOCKS[int(match[1]) - 1] if match and 0 < int(match[1]) <= len(_BLOCKS) else None
 
 
-def official_names(names: Iterable[str]) -> dict[str, str]:
-    names = list(names)
-    parc = {
-        m[1] for name in names if (m := re.match(r'backbone\.(layer\d+\.\d+)\..*\.conv_h\.', name))
-    }
-    official = {}
-    for name in names:
-        match = re.match(r'backbone\.(conv\d|layer\d+\.\d+)\.(.+)', name)
-        if match is None or match[1] not in _FEATURES:
-            official[name] = renamed(name, ((r'^head\.fc\.', 'classifier.1.'),))
-            continue
-        part, rest = match.groups()
-        if part in parc & _UNEXPANDED:
-            raise ValueError(f"the published code has no ParC in '{part}', which does not expand")
-        if part in parc:
-            rules = _PARC_BLOCK
-        elif part.startswith('conv'):
-            rules = _OUTSIDE
-        else:
-            rules = _BLOCK_WITHOUT_EXPANSION if part in _UNEXPANDED else _BLOCK
-        official[name] = f'{_FEATURES[part]}.{renamed(rest, rules)}'
-    return official
+class MobileNetV2Family(Family):
+    """A block's names depend on whether it has ParC, so all names are needed."""
+
+    def official_names(self, names: Iterable[str]) -> dict[str, str]:
+        names = list(names)
+        parc = {
+            m[1]
+            for name in names
+            if (m := re.match(r'backbone\.(layer\d+\.\d+)\..*\.conv_h\.', name))
+        }
+        if parc & _UNEXPANDED:
+            first = min(parc & _UNEXPANDED)
+            raise ValueError(f"the published code has no ParC in '{first}', which does not expand")
+        official = {}
+        for name in names:
+            match = re.match(r'backbone\.(conv\d|layer\d+\.\d+)\.(.+)', name)
+            if match is None or match[1] not in _FEATURES:
+                official[name] = renamed(name, self.rules)
+                continue
+            part, rest = match.groups()
+            if part in parc:
+                rules = _PARC_BLOCK
+            elif part.startswith('conv'):
+                rules = _OUTSIDE
+            else:
+                rules = _BLOCK_WITHOUT_EXPANSION if part in _UNEXPANDED else _BLOCK
+            official[name] = f'{_FEATURES[part]}.{renamed(rest, rules)}'
+        return official
+
+
+FAMILY = MobileNetV2Family(backbone_config, ((r'^head\.fc\.', 'classifier.1.'),))

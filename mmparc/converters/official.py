@@ -1,9 +1,9 @@
 """State dicts of the authors' published code to those of mmpretrain classifiers, and back.
 
-A family reads the backbone's config from the reference's shapes. The classifier of that config then
-says which names and shapes there have to be, so the map is one to one: what is missing or left over
-is an error. Tensors change their shape alone: the published code keeps kernels and embeddings in
-four dimensions, (C, C / groups, K, 1) and (1, C, K, 1) for axis H, (..., 1, K) for axis W.
+A family reads the backbone's config from the reference's shapes. The classifier of that config has
+the names and shapes that must be there; a missing or unknown name is an error. Only shapes change:
+the published code keeps kernels and embeddings in four dimensions, (C, C / groups, K, 1) and
+(1, C, K, 1) for axis H, (..., 1, K) for axis W.
 """
 
 from collections.abc import Iterable
@@ -13,13 +13,13 @@ from mmpretrain.registry import MODELS
 from torch import Tensor
 
 from . import convnext, mobilenetv2, parcnet, resnet
-from .family import Family, StateDict, axis_of, one_by_one
+from .family import Family, StateDict, axis_of
 
 FAMILIES = {
-    'parc_convnext': Family(convnext.backbone_config, one_by_one(convnext.official_name)),
-    'parc_resnet': Family(resnet.backbone_config, one_by_one(resnet.official_name)),
-    'parc_mobilenetv2': Family(mobilenetv2.backbone_config, mobilenetv2.official_names),
-    'parcnet': Family(parcnet.backbone_config, one_by_one(parcnet.official_name), parcnet.COPIES),
+    'parc_convnext': convnext.FAMILY,
+    'parc_resnet': resnet.FAMILY,
+    'parc_mobilenetv2': mobilenetv2.FAMILY,
+    'parcnet': parcnet.FAMILY,
 }
 NAMED = 5  # how many names an error lists
 
@@ -38,7 +38,7 @@ def backbone_config(state_dict: StateDict, model: str) -> dict:
     try:
         return family.backbone_config(state_dict)
     except ValueError as error:
-        raise ValueError(f"this is no reference state dict of '{model}': {error}") from None
+        raise ValueError(f"this is not a reference state dict of '{model}': {error}") from None
 
 
 def convert_official(state_dict: StateDict, model: str) -> dict[str, Tensor]:
@@ -106,7 +106,7 @@ def _template(official: StateDict, model: str) -> dict[str, Tensor]:
     """The state dict of a classifier with the config that the reference's shapes give."""
     head = _family(model).official_names(['head.fc.weight'])['head.fc.weight']
     if head not in official or official[head].dim() != 2:
-        raise ValueError(f"this is no classifier '{model}': it has no '{head}'")
+        raise ValueError(f"this is not a classifier '{model}': it has no '{head}'")
     num_classes, in_channels = official[head].shape
     cfg = dict(
         type='ImageClassifier',

@@ -1,16 +1,16 @@
 """Names and configs of the published ParC-Net code."""
 
-import re
-
 from mmparc.models.backbones import ParCNet
 
-from .family import StateDict, read_stages, renamed, size_of
+from .family import Family, StateDict, by_pattern, read_stages, size_of
 
 # Its state dict holds these parameters a second time, under names that begin with the first.
 COPIES = {'residual.': 'layer_5.0.'}
 STRIDES = (8, 16, 32)  # of layers 3 to 5, the stages that have ParC blocks
 # A norm follows the blocks, under the number after theirs.
-_BLOCK = re.compile(r'layer_([345])\.1\.spatial_global_rep\.(\d+)\.(?:meta|pre_Norm|ffn|ca)')
+_BLOCK_OF = by_pattern(
+    r'layer_([345])\.1\.spatial_global_rep\.(\d+)\.(?:meta|pre_Norm|ffn|ca)', first=3
+)
 _RULES = (
     (r'^head\.', 'classifier.'),
     (r'^backbone\.', ''),
@@ -45,7 +45,7 @@ _RULES = (
 
 
 def backbone_config(state_dict: StateDict) -> dict:
-    stages = read_stages(state_dict, _block_of)
+    stages = read_stages(state_dict, _BLOCK_OF)
 
     def widths(names: str, layers: str) -> list[int]:
         return [size_of(state_dict, names.format(layer), 0) for layer in layers]
@@ -67,10 +67,4 @@ def backbone_config(state_dict: StateDict) -> dict:
     return dict(type='mmparc.ParCNet', arch=name, **stages.img_size(STRIDES))
 
 
-def _block_of(name: str) -> tuple[int, int] | None:
-    match = _BLOCK.match(name)
-    return match and (int(match[1]) - 3, int(match[2]))
-
-
-def official_name(name: str) -> str:
-    return renamed(name, _RULES)
+FAMILY = Family(backbone_config, _RULES, COPIES)

@@ -1,15 +1,13 @@
 """Names and configs of the published ParC-ResNet code, whose plain parts are torchvision's."""
 
-import re
-
 from mmpretrain.models.backbones.resnet import Bottleneck
 
 from mmparc.models.backbones import ParCResNet
 
-from .family import StateDict, read_stages, renamed
+from .family import Family, StateDict, by_pattern, read_stages
 
 STRIDES = (4, 8, 16, 32)
-_BLOCK = re.compile(r'layer(\d+)\.(\d+)\.')
+_BLOCK_OF = by_pattern(r'layer(\d+)\.(\d+)\.', first=1)
 _RULES = (
     (r'^head\.fc\.', 'fc.'),
     (r'^backbone\.', ''),
@@ -19,7 +17,7 @@ _RULES = (
 
 
 def backbone_config(state_dict: StateDict) -> dict:
-    stages = read_stages(state_dict, _block_of)
+    stages = read_stages(state_dict, _BLOCK_OF)
     bottleneck = any('.conv3.' in name for name in state_dict)
     for depth, (block, depths) in ParCResNet.arch_settings.items():
         if depths == stages.depths and (block is Bottleneck) is bottleneck:
@@ -27,10 +25,4 @@ def backbone_config(state_dict: StateDict) -> dict:
     raise ValueError(f'{stages.depths} blocks are those of no ResNet here')
 
 
-def _block_of(name: str) -> tuple[int, int] | None:
-    match = _BLOCK.match(name)
-    return match and (int(match[1]) - 1, int(match[2]))
-
-
-def official_name(name: str) -> str:
-    return renamed(name, _RULES)
+FAMILY = Family(backbone_config, _RULES)

@@ -1,6 +1,6 @@
-"""Small made data sets on disk, in the formats of ImageNet, COCO and ADE20K.
+"""Small generated data sets on disk, in the formats of ImageNet, COCO and ADE20K.
 
-Needs NumPy, OpenCV and pycocotools, neither torch nor any OpenMMLab package.
+Needs NumPy, OpenCV and pycocotools, not torch or OpenMMLab.
 """
 
 from mmparc.datasets.relations import RELATIONS, draw_relations

@@ -1,4 +1,4 @@
-"""Draws a picture of a made data set from its files: samples with their labels, boxes and masks."""
+"""Draws a preview of a generated data set from its files: samples with labels, boxes and masks."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def _colours(classes: Sequence[str]) -> list[list[int]]:
 
 
 def _text(tile: np.ndarray, name: str, colour: list[int], x: int, y: int) -> None:
-    """Writes a class's name on a dark ground, above the point (x, y) where there is room."""
+    """Writes a class name on a dark ground, above the point (x, y) where there is room."""
     font = (cv2.FONT_HERSHEY_SIMPLEX, 0.4)
     (width, height), below = cv2.getTextSize(name, *font, 1)
     x, y = max(min(x, tile.shape[1] - width), 0), max(y - below, height)

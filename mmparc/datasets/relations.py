@@ -1,17 +1,17 @@
-"""Draws discs whose classes hang on where they are: in the row or column of a white ring, and in
-the upper or lower half.
+"""Draws discs whose class is their place: in the row or column of a white ring or apart from both,
+and in the upper or lower half.
 
-Nothing near a disc tells its class: colour, size and surroundings are drawn without looking at it,
-and in its row or column the ring is at least two cells away. A network has to carry the ring's
-place across the picture, and to know the disc's own. Images are BGR as OpenCV has them, and every
-choice comes from the caller's random generator.
+Nothing near a disc tells its class: colour, size and surroundings do not depend on it, and the ring
+is at least two cells away. A network has to carry the ring's place across the picture, and to know
+the disc's own. Images are BGR as in OpenCV, and every choice comes from the caller's random
+generator.
 """
 
 from __future__ import annotations
 
 import numpy as np
 
-from mmparc.datasets.scenes import Scene, SceneObject
+from mmparc.datasets.scenes import Scene, SceneObject, check_settings
 
 Cell = tuple[int, int]
 
@@ -50,12 +50,7 @@ def draw_relations(
     Raises:
         ValueError: The size is too small, or the difficulty or the class is unknown.
     """
-    if min(size) < 64:
-        raise ValueError(f'a scene is at least 64 x 64 pixels, not {size[0]} x {size[1]}')
-    if difficulty not in COUNTS:
-        raise ValueError(f'difficulty {difficulty!r} is none of {", ".join(COUNTS)}')
-    if label is not None and not 0 <= label < len(RELATIONS):
-        raise ValueError(f'label {label} is not between 0 and {len(RELATIONS) - 1}')
+    check_settings(size, difficulty, () if label is None else [label], RELATIONS)
     others, of_each = COUNTS[difficulty]
     cells = [(row, column) for row in range(CELLS) for column in range(CELLS)]
 

@@ -1,10 +1,9 @@
-"""Draws one made scene: textured background, clutter, and objects told apart by their shape alone.
+"""Draws one scene: textured background, clutter, and objects that only their shape tells apart.
 
-Everything is painted back to front, so that what is painted later hides what lies below, and an
-object's mask is exactly what is still visible of it. Objects stand upright, give or take a tilt, as
-most things in photographs do; colour, texture, size and tilt are drawn without looking at the
-class. Lengths are in pixels, images are BGR as OpenCV has them, and every choice comes from the
-caller's random generator.
+Everything is painted back to front: what is painted later hides what lies below, and an object's
+mask is its visible part. Objects stand upright up to a tilt, as most things in photographs do;
+colour, texture, size and tilt do not depend on the class. Lengths are in pixels, images are BGR as
+in OpenCV, and every choice comes from the caller's random generator.
 """
 
 from __future__ import annotations
@@ -113,6 +112,19 @@ def outline(label: int) -> list[np.ndarray]:
     return [radii[:, None] * np.stack([np.sin(turn), -np.cos(turn)], 1)]
 
 
+def check_settings(
+    size: tuple[int, int], difficulty: str, labels: Sequence[int], classes: Sequence[str]
+) -> None:
+    """Raise ValueError if a scene cannot be drawn with these settings."""
+    if min(size) < 64:
+        raise ValueError(f'a scene must be at least 64 x 64 pixels, got {size[0]} x {size[1]}')
+    if difficulty not in DIFFICULTIES:
+        names = ', '.join(DIFFICULTIES)
+        raise ValueError(f'difficulty must be one of {names}, got {difficulty!r}')
+    if not all(0 <= label < len(classes) for label in labels):
+        raise ValueError(f'labels must be from 0 to {len(classes) - 1}, got {list(labels)}')
+
+
 def draw_scene(
     rng: np.random.Generator,
     size: tuple[int, int],
@@ -137,15 +149,10 @@ def draw_scene(
     Raises:
         ValueError: The size is too small, or the difficulty or a class is unknown.
     """
-    if min(size) < 64:
-        raise ValueError(f'a scene is at least 64 x 64 pixels, not {size[0]} x {size[1]}')
-    if difficulty not in DIFFICULTIES:
-        raise ValueError(f'difficulty {difficulty!r} is none of {", ".join(DIFFICULTIES)}')
+    check_settings(size, difficulty, () if labels is None else labels, CLASSES)
     level = DIFFICULTIES[difficulty]
     if labels is None:
         labels = rng.integers(len(CLASSES), size=rng.integers(*level.objects, endpoint=True))
-    if not all(0 <= label < len(CLASSES) for label in labels):
-        raise ValueError(f'labels {list(labels)} are not all between 0 and {len(CLASSES) - 1}')
     small, large = diameters or (min(size) * 9 / 64, min(size) * 9 / 16)
 
     canvas = _background(rng, size, level)

@@ -1,4 +1,4 @@
-"""Writes made scenes to disk as ImageNet, COCO and ADE20K lay out their files.
+"""Writes generated scenes to disk in the layouts of ImageNet, COCO and ADE20K.
 
 cls: `train/<class>/*.JPEG` and `val/<class>/*.JPEG`, one object an image, of 0.22 to 0.88 times the
     shorter side.
@@ -8,9 +8,8 @@ seg: `images/{training,validation}/*.jpg` and `annotations/{training,validation}
     0 unlabelled (outline pixels that are partly covered), 1 background, 2 and on the classes, to be
     read with `reduce_zero_label=True`.
 
-Every folder also has `manifest.json`, which says what it holds, and `preview.png`. Image i follows
-from (seed, task, split, i) and the settings alone: how many are written, in which order and by
-which process changes nothing.
+Every folder also has `manifest.json`, its settings, and `preview.png`. Image i depends only on
+(seed, task, split, i) and the settings, not on the number of images, their order or the process.
 """
 
 from __future__ import annotations
@@ -38,6 +37,7 @@ from mmparc.datasets.scenes import CLASSES, DIFFICULTIES, Scene, draw_scene
 FORMAT_VERSION = 2
 SPLITS = ('train', 'val')
 SCENES = {'shapes': CLASSES, 'relations': RELATIONS}  # what is drawn, and its classes
+LICENSE = 'https://creativecommons.org/publicdomain/zero/1.0/'
 VAL_ID = 1_000_001  # the first image id of det's val split; train's is 1
 
 
@@ -58,47 +58,23 @@ DEFAULTS = {
 TASKS = tuple(DEFAULTS)
 
 
-@dataclass(frozen=True)
-class Job:
-    """One image to be made below `folder`."""
-
-    folder: Path
-    task: str
-    scenes: str
-    split: str
-    index: int
-    seed: int
-    difficulty: str
-    size: tuple[int, int]
-
-
 def make_toy_data(
     out: str | os.PathLike[str],
     task: str,
     *,
-    scenes: str = 'shapes',
-    seed: int = 0,
-    difficulty: str = 'normal',
-    train: int | None = None,
-    val: int | None = None,
-    size: tuple[int, int] | None = None,
     workers: int = 1,
     on_image: Callable[[], None] | None = None,
+    **settings: Any,
 ) -> Path:
     """Writes one task's data set, unless the same is already there.
 
     Args:
         out: The folder in which the task's own folder is made.
         task: 'cls', 'det' or 'seg'.
-        scenes: 'shapes', to be told by their outline, or 'relations', by their places.
-        seed: Other seeds give other images.
-        difficulty: 'easy', 'normal' or 'hard'.
-        train: Number of training images; `train`, `val` and `size` default to `DEFAULTS[task]`.
-        val: Number of validation images.
-        size: Height and width in pixels.
         workers: Number of processes; with more than one the caller's main module is imported in
             each, so it needs the usual `if __name__ == '__main__':`.
         on_image: Called after each image.
+        settings: See :func:`manifest`.
 
     Returns:
         The task's folder. It appears under its name only when it is complete.
@@ -107,22 +83,13 @@ def make_toy_data(
         ValueError: A setting is out of range.
         FileExistsError: The folder holds something else; nothing was changed.
     """
-    settings = {
-        'scenes': scenes,
-        'seed': seed,
-        'difficulty': difficulty,
-        'train': train,
-        'val': val,
-        'size': size,
-    }
     folder = Path(out) / task
     if holds_toy_data(out, task, **settings):
         return folder
-    manifest = _manifest(task, **settings)
     partial = folder.with_name(f'.{task}-{uuid.uuid4().hex[:8]}.partial')
     partial.mkdir(parents=True)
     try:
-        _fill_folder(partial, manifest, workers, on_image)
+        _fill_folder(partial, manifest(task, **settings), workers, on_image)
         try:
             partial.rename(folder)
         except OSError:  # another process was faster
@@ -133,24 +100,14 @@ def make_toy_data(
     return folder
 
 
-def holds_toy_data(
-    out: str | os.PathLike[str],
-    task: str,
-    *,
-    scenes: str = 'shapes',
-    seed: int = 0,
-    difficulty: str = 'normal',
-    train: int | None = None,
-    val: int | None = None,
-    size: tuple[int, int] | None = None,
-) -> bool:
-    """Whether the data set that `make_toy_data` would write is already there, and complete.
+def holds_toy_data(out: str | os.PathLike[str], task: str, **settings: Any) -> bool:
+    """Whether the data set that :func:`make_toy_data` would write is already there, and complete.
 
     Raises:
         ValueError: A setting is out of range.
         FileExistsError: The folder holds something else.
     """
-    wanted = _manifest(task, scenes, seed, difficulty, train, val, size)
+    wanted = manifest(task, **settings)
     folder = Path(out) / task
     if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
         return False
@@ -158,7 +115,7 @@ def holds_toy_data(
         found = json.loads((folder / 'manifest.json').read_text())
         differs = [key for key in wanted if found.get(key) != wanted[key]]
     except (OSError, ValueError, AttributeError):
-        reason = 'it has no manifest.json of a made data set'
+        reason = 'it has no manifest.json of a generated data set'
     else:
         if differs:
             reason = f'{differs[0]} is {found.get(differs[0])}, not {wanted[differs[0]]}'
@@ -172,32 +129,47 @@ def holds_toy_data(
     )
 
 
-def _manifest(
+def manifest(
     task: str,
-    scenes: str,
-    seed: int,
-    difficulty: str,
-    train: int | None,
-    val: int | None,
-    size: tuple[int, int] | None,
+    *,
+    scenes: str = 'shapes',
+    seed: int = 0,
+    difficulty: str = 'normal',
+    train: int | None = None,
+    val: int | None = None,
+    size: tuple[int, int] | None = None,
 ) -> dict[str, Any]:
-    """The checked settings of a data set, as `manifest.json` has them."""
-    if task not in DEFAULTS:
-        raise ValueError(f'task {task!r} is none of {", ".join(TASKS)}')
-    if scenes not in SCENES:
-        raise ValueError(f'scenes {scenes!r} are none of {", ".join(SCENES)}')
-    if difficulty not in DIFFICULTIES:
-        raise ValueError(f'difficulty {difficulty!r} is none of {", ".join(DIFFICULTIES)}')
+    """The checked settings of a data set, as `manifest.json` has them.
+
+    Args:
+        task: 'cls', 'det' or 'seg'.
+        scenes: 'shapes', told apart by their outline, or 'relations', by their places.
+        seed: Other seeds give other images.
+        difficulty: 'easy', 'normal' or 'hard'.
+        train: Number of training images; `train`, `val` and `size` default to `DEFAULTS[task]`.
+        val: Number of validation images.
+        size: Height and width in pixels.
+
+    Raises:
+        ValueError: A setting is out of range.
+    """
+    for name, value, known in (
+        ('task', task, TASKS),
+        ('scenes', scenes, SCENES),
+        ('difficulty', difficulty, DIFFICULTIES),
+    ):
+        if value not in known:
+            raise ValueError(f'{name} must be one of {", ".join(known)}, got {value!r}')
     default = DEFAULTS[task]
     train = default.train if train is None else train
     val = default.val if val is None else val
     height, width = default.size if size is None else size
     if seed < 0:
-        raise ValueError(f'seed {seed} is negative')
+        raise ValueError(f'seed must not be negative, got {seed}')
     if not 1 <= train < VAL_ID or val < 1:
-        raise ValueError(f'a data set needs 1 to a million images a split, not {train} and {val}')
+        raise ValueError(f'each split needs 1 to {VAL_ID - 1} images, got {train} and {val}')
     if min(height, width) < 64:
-        raise ValueError(f'an image is at least 64 x 64 pixels, not {height} x {width}')
+        raise ValueError(f'images must be at least 64 x 64 pixels, got {height} x {width}')
     images = train + val
     return {
         'format_version': FORMAT_VERSION,
@@ -212,32 +184,36 @@ def _manifest(
     }
 
 
+@dataclass(frozen=True)
+class Job:
+    """One image to be made below `folder`, with the settings of `manifest.json`."""
+
+    folder: Path
+    settings: dict[str, Any]
+    split: str
+    index: int
+
+
 def _fill_folder(
-    folder: Path,
-    manifest: dict[str, Any],
-    workers: int,
-    on_image: Callable[[], None] | None,
+    folder: Path, settings: dict[str, Any], workers: int, on_image: Callable[[], None] | None
 ) -> None:
     """Writes everything that belongs in a task's folder."""
-    task, seed, difficulty = (manifest[key] for key in ('task', 'seed', 'difficulty'))
-    classes = tuple(manifest['classes'])
-    (scenes,) = (name for name, known in SCENES.items() if known == classes)
+    classes = settings['classes']
     jobs = [
-        Job(folder, task, scenes, split, index, seed, difficulty, tuple(manifest['size']))
-        for split in SPLITS
-        for index in range(manifest[split])
+        Job(folder, settings, split, index) for split in SPLITS for index in range(settings[split])
     ]
     results: dict[str, list[Any]] = {split: [] for split in SPLITS}
     for job, result in zip(jobs, _run(jobs, workers), strict=True):
         results[job.split].append(result)
         if on_image is not None:
             on_image()
-    if task == 'det':
+    if settings['task'] == 'det':
         for split in SPLITS:
             path = folder / 'annotations' / f'instances_{split}2017.json'
             _write(path, _json(_coco(results[split], classes)))
-    _write(folder / 'preview.png', _encode('.png', draw_preview(folder, task, classes)))
-    _write(folder / 'manifest.json', _json(manifest, indent=1))
+    preview = draw_preview(folder, settings['task'], classes)
+    _write(folder / 'preview.png', _encode('.png', preview))
+    _write(folder / 'manifest.json', _json(settings, indent=1))
 
 
 def _run(jobs: list[Job], workers: int) -> Iterator[Any]:
@@ -259,24 +235,21 @@ def _start_worker() -> None:
 
 def _write_image(job: Job) -> Any:
     """Draws and writes one image and, for seg, its map; returns what det's JSON says of it."""
-    key = [job.seed, TASKS.index(job.task), SPLITS.index(job.split), job.index]
-    rng = np.random.default_rng(key)
-    if job.task == 'cls':
-        classes = SCENES[job.scenes]
-        label = job.index % len(classes)
-        scene = _draw(job, rng, label)
+    task, classes = job.settings['task'], job.settings['classes']
+    label = job.index % len(classes) if task == 'cls' else None
+    scene = _draw(job, label)
+    if task == 'cls':
         path = job.folder / job.split / classes[label] / f'{job.split}_{job.index:08d}.JPEG'
         _write(path, _encode('.jpg', scene.image))
         return None
-    scene = _draw(job, rng)
-    if job.task == 'det':
+    height, width = scene.mixed.shape
+    if task == 'det':
         image_id = job.index + (1 if job.split == 'train' else VAL_ID)
         name = f'{image_id:012d}.jpg'
         _write(job.folder / f'{job.split}2017' / name, _encode('.jpg', scene.image))
-        height, width = job.size
         image = {'id': image_id, 'file_name': name, 'height': height, 'width': width, 'license': 1}
         return image, [_annotation(thing.label, thing.mask, image_id) for thing in scene.objects]
-    labels = np.ones(job.size, np.uint8)
+    labels = np.ones((height, width), np.uint8)
     for thing in scene.objects:
         labels[thing.mask] = thing.label + 2
     labels[scene.mixed] = 0
@@ -287,14 +260,17 @@ def _write_image(job: Job) -> Any:
     return None
 
 
-def _draw(job: Job, rng: np.random.Generator, label: int | None = None) -> Scene:
+def _draw(job: Job, label: int | None) -> Scene:
     """A scene of many objects, or one for a classifier."""
-    if job.scenes == 'relations':
-        return draw_relations(rng, job.size, job.difficulty, label=label)
+    seed, task, difficulty = (job.settings[key] for key in ('seed', 'task', 'difficulty'))
+    size = tuple(job.settings['size'])
+    rng = np.random.default_rng([seed, TASKS.index(task), SPLITS.index(job.split), job.index])
+    if job.settings['classes'] == list(RELATIONS):
+        return draw_relations(rng, size, difficulty, label=label)
     if label is None:
-        return draw_scene(rng, job.size, job.difficulty)
-    span = min(job.size) * 0.22, min(job.size) * 0.88
-    return draw_scene(rng, job.size, job.difficulty, labels=[label], diameters=span)
+        return draw_scene(rng, size, difficulty)
+    span = min(size) * 0.22, min(size) * 0.88
+    return draw_scene(rng, size, difficulty, labels=[label], diameters=span)
 
 
 def _annotation(label: int, mask: np.ndarray, image_id: int) -> dict[str, Any]:
@@ -311,19 +287,13 @@ def _annotation(label: int, mask: np.ndarray, image_id: int) -> dict[str, Any]:
 
 
 def _coco(
-    results: list[tuple[dict[str, Any], list[dict[str, Any]]]], classes: tuple[str, ...]
+    results: list[tuple[dict[str, Any], list[dict[str, Any]]]], classes: list[str]
 ) -> dict[str, Any]:
     """A COCO annotation file's content from each image's entry and annotations."""
     annotations = [annotation for _, of_image in results for annotation in of_image]
     return {
         'info': {'description': 'mmparc made shapes', 'version': str(FORMAT_VERSION)},
-        'licenses': [
-            {
-                'id': 1,
-                'name': 'CC0 1.0',
-                'url': 'https://creativecommons.org/publicdomain/zero/1.0/',
-            }
-        ],
+        'licenses': [{'id': 1, 'name': 'CC0 1.0', 'url': LICENSE}],
         'categories': [
             {'id': label + 1, 'name': name, 'supercategory': 'shape'}
             for label, name in enumerate(classes)

@@ -84,8 +84,8 @@ def _load(load: Callable, path: str | Path, **options: Any) -> Any:
         return load(path, **options)
     except pickle.UnpicklingError as error:
         raise UserError(
-            f"'{path}' is damaged or holds more than weights{_refused(path)}, which could run "
-            'code: it is not loaded; use a file that holds only weights'
+            f"'{path}' cannot be read as a checkpoint: it is damaged or holds more than weights"
+            f'{_refused(path)}, which could run code; use a file that holds only weights'
         ) from error
     except (RuntimeError, EOFError, ValueError, URLError) as error:
         said = first_line(error).partition('. ')[0]  # leaves out how to switch safe loading off

@@ -52,8 +52,7 @@ def check_loaded_share(model: nn.Module, load_from: str | None, minimum: float) 
             )
         print_log(message, 'current')
         if missing := [key for key, _ in module.named_parameters() if key not in fitting]:
-            text = f'{name}: {_listed(missing)} start from random weights'
-            print_log(text, 'current', logging.WARNING)
+            print_log(f'{name}: {_listed(missing)} start anew', 'current', logging.WARNING)
 
 
 def check_whole_model(model: nn.Module, load_from: str, prefix: str = '') -> None:
@@ -87,7 +86,7 @@ def check_whole_model(model: nn.Module, load_from: str, prefix: str = '') -> Non
         problem = ' '.join(str(error).split())
     if problem:
         raise UserError(
-            f"'{load_from}' is not a checkpoint of this model: {problem.rstrip('.')}; use the "
+            f"'{load_from}' is no checkpoint of this model: {problem.rstrip('.')}; use the "
             'config that it was trained with'
         )
 

@@ -119,8 +119,8 @@ def _read_meta(path: str) -> dict:
             raise ValueError('a checksum is wrong')
         meta = load_weights_only(path, mmap=zipped)['meta']
         _ = meta['epoch'], meta['iter']
-    except UserError:
-        raise
+    except UserError as error:
+        raise UserError(f'{error}, or omit --resume to start a new run') from error
     except Exception as error:  # pickle, zipfile and torch raise all types for a damaged file
         raise UserError(
             f"the checkpoint '{path}' is damaged, or was not written by a training run "

@@ -9,12 +9,13 @@ from mmengine.config import Config
 from mmengine.model import BaseModel
 from mmengine.runner import Runner
 from mmengine.structures import BaseDataElement
+from toys import loader_of, toy_runner
 
 from mmparc import engine
 from mmparc.engine.finite import image_files
 
 
-class Toy(BaseModel):
+class Spoiled(BaseModel):
     """Its loss in iteration ``bad`` is of the given kind."""
 
     def __init__(self, kind: str, bad: int) -> None:
@@ -46,21 +47,13 @@ def runner_in(folder: Path, kind: str, by_epoch: bool) -> Runner:
     """mmengine's Runner, which meets the kind in its second checkpoint's iterations."""
     bad, loop = (8, dict(max_epochs=3)) if by_epoch else (2, dict(max_iters=3))
     checkpoint = dict(interval=1, by_epoch=by_epoch, max_keep_ckpts=1)
-    return Runner(
-        model=Toy(kind, bad),
-        work_dir=str(folder),
-        train_dataloader=dict(
-            dataset=Images(),
-            batch_size=1,
-            sampler=dict(type='DefaultSampler', shuffle=False),
-            collate_fn=dict(type='pseudo_collate'),
-        ),
+    return toy_runner(
+        folder,
+        model=Spoiled(kind, bad),
+        train_dataloader=loader_of(Images(), batch_size=1),
         train_cfg=dict(by_epoch=by_epoch, **loop),
-        optim_wrapper=dict(optimizer=dict(type='SGD', lr=0.1)),
         default_hooks=dict(checkpoint=dict(type='mmparc.AtomicCheckpointHook', **checkpoint)),
         custom_hooks=[dict(type='mmparc.StopOnNonFiniteHook')],
-        experiment_name=f'{kind}-{by_epoch}',
-        log_level='CRITICAL',
     )
 
 

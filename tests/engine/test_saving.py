@@ -11,24 +11,15 @@ import torch
 from mmengine.config import Config
 from mmengine.evaluator import BaseMetric, Evaluator
 from mmengine.hooks import CheckpointHook
-from mmengine.model import BaseModel
 from mmengine.runner import Runner
 from torch.utils.data import TensorDataset
+from toys import loader_of, toy_runner
 
 from mmparc import engine
 from mmparc.engine.saving import AtomicCheckpointHook, write_atomically
 
 pytestmark = pytest.mark.usefixtures('allowed')
 HOOK = 'mmparc.AtomicCheckpointHook'
-
-
-class Toy(BaseModel):
-    def __init__(self) -> None:
-        super().__init__()
-        self.layer = torch.nn.Linear(2, 1)
-
-    def forward(self, x, mode='tensor'):
-        return dict(loss=self.layer(torch.stack(x)).square().mean()) if mode == 'loss' else x
 
 
 class Score(BaseMetric):
@@ -46,28 +37,24 @@ class Score(BaseMetric):
         return dict(acc=score, loss=-score)
 
 
-def runner_in(folder: Path, hook: str, epochs: int, scores: list[float], **options) -> Runner:
+def runner_in(
+    folder: Path,
+    hook: str,
+    epochs: int,
+    scores: list[float],
+    checkpoint: dict | None = None,
+    **more,
+) -> Runner:
     """mmengine's own Runner; it keeps one checkpoint, and evaluates each epoch."""
-    data = dict(
-        dataset=TensorDataset(torch.ones(2, 2)),
-        batch_size=2,
-        sampler=dict(type='DefaultSampler', shuffle=False),
-        collate_fn=dict(type='pseudo_collate'),
-    )
-    checkpoint = dict(type=hook, interval=1, max_keep_ckpts=1, save_best='acc')
-    return Runner(
-        model=Toy(),
-        work_dir=str(folder),
-        train_dataloader=data,
-        val_dataloader=data,
+    own = dict(type=hook, interval=1, max_keep_ckpts=1, save_best='acc')
+    return toy_runner(
+        folder,
+        val_dataloader=loader_of(TensorDataset(torch.ones(2, 2)), batch_size=2),
         val_evaluator=Evaluator(Score(scores)),
         val_cfg=dict(),
         train_cfg=dict(by_epoch=True, max_epochs=epochs, val_interval=1),
-        optim_wrapper=dict(optimizer=dict(type='SGD', lr=0.1)),
-        default_hooks=dict(checkpoint={**checkpoint, **options.pop('checkpoint', {})}),
-        log_level='CRITICAL',
-        experiment_name=f'{folder.parent.name}-{folder.name}-{epochs}-{hook}',
-        **options,
+        default_hooks=dict(checkpoint=own),
+        **more,
     )
 
 

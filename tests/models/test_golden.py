@@ -4,7 +4,7 @@
 the .npz beside it holds the logits (2, 1000) and, of the first image, four channels after each of
 four stages before any norm, computed in float64 and stored as float32. Weights and images are drawn
 anew from their names and seeds. The weights come in through the converter, so its names and shapes
-are tested here, too; its errors in test_converters.py.
+are tested here, too; its errors in tests/converters.
 """
 
 import copy
