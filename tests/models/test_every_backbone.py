@@ -238,23 +238,6 @@ def test_autocast(family):
 
 
 @each_backbone
-def test_images_of_a_padded_batch_do_not_touch(family):
-    """An image padded to the batch's size gives what it gives padded and alone."""
-    model = in_eval(build(family).double())
-    images = [image_of(size, batch=1) for size in ((97, 131), (128, 96))]
-    height, width = 128, 160
-    padded = [
-        nn.functional.pad(image, (0, width - image.shape[3], 0, height - image.shape[2]))
-        for image in images
-    ]
-    with torch.no_grad():
-        together = model(torch.cat(padded))
-        for i, image in enumerate(padded):
-            for a, b in zip(together, model(image), strict=True):
-                assert_close(a[i : i + 1], b, 1e-10)
-
-
-@each_backbone
 def test_weights_go_from_classification_to_a_pyramid_and_back(family):
     """Strictly, but for the output norms that a ConvNeXt adds for each output."""
     classification = build(family, out_indices=(BACKBONES[family].last,))
