@@ -13,21 +13,13 @@ from pathlib import Path
 import onnx
 import pytest
 import torch
+from backbones import BACKBONES, TRANSFORMERS, build
 from helpers import OLD_TORCH, ROOT, assert_close, error_line, relative_error, run_tool
 from tool_calls import refusal
 from torch import nn
 
 from mmparc import engine, export
 from mmparc.layers import ParCConv, ParCMixer
-from mmparc.models import (
-    ParCConvNeXt,
-    ParCMobileNetV2,
-    ParCMobileViT,
-    ParCNet,
-    ParCResNet,
-    ParCSwinTransformer,
-    ParCVisionTransformer,
-)
 from mmparc.ops import parc_reference, resize_taps
 from mmparc.ops.backends import exported
 
@@ -43,39 +35,9 @@ TOOL = 'tools/export_onnx.py'
 # equal to K, longer, shorter, odd, prime, of one row
 LENGTHS = [(9, 14), (14, 9), (33, 50), (7, 2), (13, 17), (1, 1)]
 VIT = dict(embed_dims=32, num_layers=2, num_heads=2, feedforward_channels=64)
-SWIN = dict(embed_dims=16, depths=[1, 1, 1, 1], num_heads=[1, 1, 1, 1])
-SHORT_SWIN = dict(embed_dims=16, depths=[1, 1], num_heads=[1, 1])
-MOBILEVIT = [
-    ['mobilenetv2', 8, 2, 1, 2],
-    ['mobilevit', 12, 2, 16, 24, 2, 2],
-    ['mobilevit', 16, 2, 24, 32, 1, 2],
-]
-PARCNET = dict(
-    stem_kernel=3,
-    stem_channels=16,
-    channels=[16, 16, 24, 24, 32],
-    inner_channels=[24, 32, 32],
-    depths=[1, 1, 1],
-    ffn_channels=[32, 32, 32],
-    fusion='concat',
-)
-BACKBONES = {
-    'convnext': functools.partial(
-        ParCConvNeXt,
-        arch=dict(depths=[1, 1, 2, 1], channels=[8, 12, 16, 24]),
-        layer_scale_init_value=1.0,
-    ),
-    'resnet': functools.partial(
-        ParCResNet, depth=18, stem_channels=8, base_channels=8, zero_init_residual=False
-    ),
-    'mobilenet_v2': functools.partial(ParCMobileNetV2, widen_factor=0.25),
-    'parcnet': functools.partial(ParCNet, arch=PARCNET),
-    'vit': functools.partial(ParCVisionTransformer, VIT),
-    'swin': functools.partial(ParCSwinTransformer, SWIN),
-    'mobilevit': functools.partial(
-        ParCMobileViT, arch=MOBILEVIT, stem_channels=8, last_exp_factor=2, out_indices=(0, 1, 2)
-    ),
-}
+SWIN = dict(embed_dims=16, depths=[1, 1], num_heads=[1, 1])
+# ResNet18 stands for the deeper ones, which take longer.
+FAMILIES = [family for family in (*BACKBONES, *TRANSFORMERS) if family != 'resnet']
 
 
 def image_of(batch: int, *size: int, dtype: torch.dtype = torch.float32) -> torch.Tensor:
@@ -129,11 +91,10 @@ def test_any_length_in_one_program(resize: str, groups: int | None) -> None:
 
 
 @pytest.mark.parametrize('dynamic', [False, pytest.param(True, marks=pytest.mark.full)])
-@pytest.mark.parametrize('family', BACKBONES)
+@pytest.mark.parametrize('family', FAMILIES)
 def test_backbones(family: str, dynamic: bool) -> None:
     """Any size is one of multiples of 32: upstream's pooling asks whether a size is even."""
-    torch.manual_seed(0)
-    model = BACKBONES[family]()
+    model = build(family)
     model.eval()
     dimensions, sizes = None, [(2, 96, 160)]
     if dynamic:
@@ -245,9 +206,7 @@ def test_transformer_of_any_size(kind: str, tmp_path: Path) -> None:
         config.model.backbone = dict(type='mmparc.ParCVisionTransformer', arch=VIT)
         config.model.neck = None
     else:  # of two stages, with one merging
-        config.model.backbone = dict(
-            type='mmparc.ParCSwinTransformer', arch=SHORT_SWIN, out_indices=(1,)
-        )
+        config.model.backbone = dict(type='mmparc.ParCSwinTransformer', arch=SWIN, out_indices=(1,))
     config.model.head.in_channels = 32
     torch.manual_seed(0)
     network = export.Network(config, 'none')
