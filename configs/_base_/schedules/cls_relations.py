@@ -1,6 +1,6 @@
-"""The training on relations, with mmpretrain's runtime."""
+"""The runtime of mmpretrain, for the training on relations (relations.py)."""
 
-_base_ = ['./relations.py', 'mmpretrain::_base_/default_runtime.py']
+_base_ = ['mmpretrain::_base_/default_runtime.py']
 
 log_processor = dict(by_epoch=False)
 default_hooks = dict(

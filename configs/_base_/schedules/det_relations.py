@@ -1,6 +1,6 @@
-"""The training on relations, with mmdet's runtime."""
+"""The runtime of mmdet, for the training on relations (relations.py)."""
 
-_base_ = ['./relations.py', 'mmdet::_base_/default_runtime.py']
+_base_ = ['mmdet::_base_/default_runtime.py']
 
 log_processor = dict(by_epoch=False)
 default_hooks = dict(

@@ -1,6 +1,6 @@
-"""The training on relations, with mmseg's runtime."""
+"""The runtime of mmseg, for the training on relations (relations.py)."""
 
-_base_ = ['./relations.py', 'mmseg::_base_/default_runtime.py']
+_base_ = ['mmseg::_base_/default_runtime.py']
 
 default_hooks = dict(
     timer=dict(type='IterTimerHook'),

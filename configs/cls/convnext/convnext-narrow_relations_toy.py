@@ -2,6 +2,7 @@
 _base_ = [
     '../../_base_/models/classifier_relations.py',
     '../../_base_/datasets/imagenet_relations.py',
+    '../../_base_/schedules/relations.py',
     '../../_base_/schedules/cls_relations.py',
     '../../_base_/backbones/convnext-narrow.py',
 ]

@@ -2,6 +2,7 @@
 _base_ = [
     '../../_base_/models/centernet-update_relations.py',
     '../../_base_/datasets/coco_relations.py',
+    '../../_base_/schedules/relations.py',
     '../../_base_/schedules/det_relations.py',
     '../../_base_/backbones/convnext-narrow.py',
 ]

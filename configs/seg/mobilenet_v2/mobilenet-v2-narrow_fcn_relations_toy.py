@@ -2,6 +2,7 @@
 _base_ = [
     '../../_base_/models/fcn_relations.py',
     '../../_base_/datasets/ade20k_relations.py',
+    '../../_base_/schedules/relations.py',
     '../../_base_/schedules/seg_relations.py',
     '../../_base_/backbones/mobilenet-v2-narrow.py',
 ]
