@@ -35,34 +35,20 @@ def run(args: argparse.Namespace) -> None:
         if name not in known:
             hint = suggest(name, known) or f'pass one of {", ".join(sorted(known))}'
             raise UserError(f"there is no backbone '{name}' with a twin: {hint}")
-    names = ['model.csv', 'model.md']
-    if args.out:
-        report.make_folder(args.out, names, args.force)
     sizes = [(task, TASKS[task]) for task in args.tasks]
     if args.shapes:
         sizes = [('', tuple(timing.numbers_of(text, 'BxHxW'))) for text in args.shapes]
-    comments = timing.comments(
-        f'{args.amp or "float32"} on {args.device}; medians of a pass or step'
-    )
-    print('\n'.join(comments))
     steps = [
-        (name, task, size, mode)
-        for name in args.models
+        (m, task, size, mode, args)
+        for m in args.models
         for task, size in sizes
         for mode in args.modes
     ]
     if args.count:  # first, so that what it refuses is told before all the timing
-        for name, _, (_, height, width), _ in steps:
+        for name, _, (_, height, width), *_ in steps:
             count(name, height, width)
-    rows = [
-        measure(*step, args) for step in report.track(steps, lambda step: ' '.join(map(str, step)))
-    ]
-    made = table(rows)
-    print(f'\n{made}')
-    if args.out:
-        report.write_csv(args.out / names[0], comments, rows)
-        report.write_page(args.out / names[1], 'Whole backbones', comments, made)
-        print(*(args.out / name for name in names), sep='\n')
+    note = f'{args.amp or "float32"} on {args.device}; medians of a pass or step'
+    timing.write_tables(args, 'model', 'Whole backbones', note, steps, measure, table)
 
 
 def build(name: str, **settings) -> dict[str, nn.Module]:

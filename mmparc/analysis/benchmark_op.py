@@ -3,16 +3,12 @@
 Inference uses kernels that were prepared beforehand, as layers keep them in evaluation on a CPU (on
 a GPU they keep none). Training is the forward and the backward pass, with gradients for the map and
 all parameters, and prepares the kernels. mixers.py has the forms that are timed; kernels are as
-long as the models', so they are resized for larger maps. Needs torch alone; the curve's picture
-needs matplotlib.
+long as the models', so they are resized for larger maps. Needs torch alone.
 """
 
 import argparse
-import importlib
-import math
 import statistics
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import NamedTuple
 
 import torch
@@ -42,9 +38,6 @@ PARCNET = [(32, 192), (16, 256), (8, 320)]
 # Kernel lengths are the maps of classification.
 KERNELS = [h for h, _ in TASKS['cls'][1]]
 
-CURVE = (4, 8, 16, 32, 48, 64, 96, 128, 192, 256, 384, 512)
-CURVE_VALUES = 12 * 512**2
-
 # The columns. Convolutions are timed in both layouts; the faster one counts.
 PUBLISHED = ('published conv', 'published fft')
 CONVS = {'depthwise': (3, 7, 31), 'dense': (3,)}
@@ -73,39 +66,12 @@ class Shape(NamedTuple):
 
 
 def run(args: argparse.Namespace) -> None:
-    """Print the tables of all shapes, or the curve; write them to ``args.out`` if it is given."""
+    """Print the tables of all shapes; write them to ``args.out`` if it is given."""
     timing.prepare(args)
-    if args.curve is not None:
-        sizes = args.curve or CURVE
-        if min(sizes) < 1:
-            raise UserError(f'--curve takes positive numbers, got {min(sizes)}')
-        shapes, names = curve_shapes(sizes), ['curve.csv', 'curve.png']
-    else:
-        names = ['op.csv', 'op.md']
-        shapes = given_shapes(args.shapes, args.kinds) if args.shapes else papers_shapes(args.kinds)
-    if args.out:
-        report.make_folder(args.out, names, args.force)
-        if args.curve is not None:
-            importlib.import_module('matplotlib')  # or it would be missing after all the timing
-    unit = 'ms' if args.curve is None else 'ns per value of the map'
-    comments = timing.comments(
-        f'{args.dtype} on {args.device}; medians in {unit}; kernels of inference prepared before'
-    )
-    print('\n'.join(comments))
-    steps = [(shape, mode) for shape in shapes for mode in args.modes]
-    rows = [measure(*step, args) for step in report.track(steps, lambda s: f'{s[0][:7]} {s[1]}')]
-    if args.curve is not None:
-        rows = [per_value(row) for row in rows]
-        print(growth(rows))
-    else:
-        print(f'\n{tables(rows)}')
-    if args.out:
-        report.write_csv(args.out / names[0], comments, rows)
-        if args.curve is None:
-            report.write_page(args.out / names[1], 'The operator', comments, tables(rows))
-        else:
-            draw(rows, comments[1], args.out / names[1])
-        print(*(args.out / name for name in names), sep='\n')
+    shapes = given_shapes(args.shapes, args.kinds) if args.shapes else papers_shapes(args.kinds)
+    note = f'{args.dtype} on {args.device}; medians in ms; kernels of inference prepared before'
+    steps = [(shape, mode, args) for shape in shapes for mode in args.modes]
+    timing.write_tables(args, 'op', 'The operator', note, steps, measure, tables)
 
 
 # Shapes
@@ -136,17 +102,6 @@ def given_shapes(texts: Sequence[str], kinds: Sequence[str]) -> list[Shape]:
         if channels % 2:
             raise UserError(f'a mixer splits its channels in two halves; {text!r} has {channels}')
         shapes += [Shape(kind, '', '', batch, channels, h, w, (h, w)) for kind in kinds]
-    return shapes
-
-
-def curve_shapes(sizes: Sequence[int]) -> list[Shape]:
-    """Maps of about as many values: as in a network, twice the width at half the size."""
-    shapes = []
-    for n in sizes:
-        channels = min(768, 96 * 64 // n)
-        batch = max(1, CURVE_VALUES // (channels * n**2))
-        channels = max(2, round(CURVE_VALUES / (batch * n**2) / 2) * 2)
-        shapes.append(Shape('depthwise', 'curve', '', batch, channels, n, n, (n, n)))
     return shapes
 
 
@@ -181,7 +136,7 @@ def candidates(
         if backend == 'matmul' and dense and circulant_values(shape) > CAP_VALUES:
             continue
         functions[backend] = timed(mixer(x, halves, backend, mode), x, parameters)
-    for k in CONVS[shape.kind] if shape.task != 'curve' else (7,):
+    for k in CONVS[shape.kind]:
         for name, layout in (('', torch.contiguous_format), (', NHWC', torch.channels_last)):
             # as in the models, a depthwise one has a bias, ResNet's has none
             weight = torch.randn(shape.channels, shape.channels if dense else 1, k, k).to(x)
@@ -321,49 +276,3 @@ def summary(groups: dict[tuple[str, str], list[dict]]) -> str:
     header += ['auto / best backend: geometric mean', 'worst']
     header += ['auto / better published: median', 'worst']
     return f'## Summary\n\n{report.markdown(header, cells, 4)}'
-
-
-# The curve
-
-
-def per_value(row: dict) -> dict[str, object]:
-    """The row with nanoseconds per value of the map instead of milliseconds."""
-    values = math.prod(row[key] for key in ('batch', 'channels', 'height', 'width'))
-    kept = {key: row[key] for key in ('mode', 'batch', 'channels', 'rounds', 'auto_is')}
-    columns = [name for name in COLUMNS if name not in ('3x3', '31x31')]
-    costs = {n: f'{float(row[n]) * 1e6 / values:.5g}' if row[n] else '' for n in columns}
-    return dict(n=row['height'], **kept, **costs)
-
-
-def growth(rows: Sequence[dict]) -> str:
-    """How the cost of auto grows from n = 64 to 512."""
-    lines = []
-    for mode in dict.fromkeys(row['mode'] for row in rows):
-        costs = {row['n']: best(row, ['auto']) for row in rows if row['mode'] == mode}
-        if costs.keys() >= {64, 512}:
-            ratio = costs[512] / costs[64]
-            lines.append(f'auto, {mode}: cost per value at n = 512 / at n = 64: {ratio:.2f}')
-    return '\n'.join(lines)
-
-
-def draw(rows: Sequence[dict], title: str, path: Path) -> None:
-    from matplotlib.figure import Figure
-
-    modes = list(dict.fromkeys(row['mode'] for row in rows))
-    figure = Figure(figsize=(7 * len(modes), 5.5), layout='constrained')
-    panels = figure.subplots(1, len(modes), squeeze=False)
-    for panel, mode in zip(panels[0], modes):
-        own = [row for row in rows if row['mode'] == mode]
-        for name in ('auto', *BACKENDS, *PUBLISHED, '7x7', 'copy'):
-            times = [float(row[name] or math.nan) for row in own]
-            width, zorder = (3, 3) if name == 'auto' else (1.3, 2)
-            style = '.--' if name in ('7x7', 'copy') else '.:' if name in PUBLISHED else '.-'
-            panel.plot([row['n'] for row in own], times, style, label=name, lw=width, zorder=zorder)
-        panel.set(xscale='log', yscale='log', title=mode, xlabel='n', ylabel='ns per value')
-        ticks = sorted({row['n'] for row in rows})
-        panel.set_xticks(ticks, ticks, minor=False)
-        panel.minorticks_off()
-        panel.grid(alpha=0.3)
-    figure.legend(*panels[0, 0].get_legend_handles_labels(), loc='outside right center')
-    figure.suptitle(title, fontsize='small', wrap=True)
-    figure.savefig(path, dpi=120)

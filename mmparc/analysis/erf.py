@@ -19,7 +19,6 @@ import mmcv
 import numpy as np
 import torch
 from matplotlib.colors import LogNorm
-from mmengine.config import ConfigDict
 from mmengine.model import revert_sync_batchnorm
 from mmengine.registry import MODELS, DefaultScope
 from torch import Tensor, nn
@@ -177,26 +176,23 @@ def prepare_untrained(backbone: nn.Module, images: Tensor) -> None:
         bias = name.rpartition('.')[2].endswith('bias')
         if parameter.dim() == 1 and not bias and parameter.abs().max() <= ALMOST_NOTHING:
             nn.init.ones_(parameter)
-    norms = {
-        m: m.momentum
-        for m in backbone.modules()
-        if isinstance(getattr(m, 'running_mean', None), Tensor)  # batch norms of any class
-    }
-    hooks = [norm.register_forward_pre_hook(_train_on_maps) for norm in norms]
-    try:
-        with _frozen(backbone), torch.no_grad():
-            for norm in norms:
-                norm.momentum = 1.0  # nothing stays of the statistics before
-            backbone(images)
-    finally:
-        for hook in hooks:
-            hook.remove()
-        for norm, momentum in norms.items():
-            norm.momentum = momentum
+    norms = [
+        module
+        for module in backbone.modules()
+        if isinstance(getattr(module, 'running_mean', None), Tensor)  # batch norms of any class
+    ]
+    momenta = [norm.momentum for norm in norms]
+    hooks = [norm.register_forward_pre_hook(_take_statistics) for norm in norms]
+    with _frozen(backbone), torch.no_grad():
+        backbone(images)
+    for norm, momentum, hook in zip(norms, momenta, hooks):
+        norm.momentum = momentum
+        hook.remove()
 
 
-def _train_on_maps(norm: nn.Module, args: tuple[Tensor]) -> None:
+def _take_statistics(norm: nn.Module, args: tuple[Tensor]) -> None:
     norm.training = args[0][0, 0].numel() > 1
+    norm.momentum = 1.0  # nothing stays of the statistics before
 
 
 # The command
@@ -211,40 +207,28 @@ SCALE = dict(norm=LogNorm(1e-2, 1e2), cmap='magma', interpolation='nearest')
 
 @dataclass(frozen=True)
 class Source:
-    """A backbone to build; the checkpoint is 'none' or a file.
+    """A backbone to build, and the checkpoint that it is from.
 
     ``statistics``: mean and std of the images' channels, and whether they are RGB, not BGR.
     """
 
     name: str
-    settings: ConfigDict
+    build: Callable[[], nn.Module]
     statistics: tuple[Sequence[float], Sequence[float], bool]
-    scope: str = 'mmpretrain'
-    checkpoint: str = 'none'
-
-
-@dataclass(frozen=True)
-class Result:
-    """A measured source; the variant is 'plain' or 'parc'."""
-
-    source: Source
-    variant: str
-    field: Field
+    checkpoint: str = engine.UNTRAINED
 
 
 def run(args: argparse.Namespace) -> None:
     """Write erf.csv, erf.md and erf.png to ``args.out``."""
     if args.inputs < 1 or min(args.shape) < 1:
         raise UserError('--inputs and --shape take positive numbers')
-    engine.allow_mmengine_checkpoints()
     images = read_images(args.images, args.inputs, args.shape, args.seed)
-    pairs = pairs_of(args)
-    files = [args.out / f'erf.{suffix}' for suffix in ('csv', 'md', 'png')]
-    report.make_folder(args.out, [file.name for file in files], args.force)
-    sources = report.track([s for pair in pairs for s in pair], lambda source: source.name)
-    measured = [measure(source, images, args.seed) for source in sources]
-    rest = iter(measured)
-    draw([[next(rest) for _ in pair] for pair in pairs], files[2])
+    sources = sources_of(args)
+    names = ['erf.csv', 'erf.md', 'erf.png']
+    files = report.make_folder(args.out, names, args.force)
+    measured = [measure(source, images, args.seed) for source in report.track(sources)]
+    rows = [row for own, _ in measured for row in own]
+    draw(measured, files[2])
 
     height, width = args.shape
     comments = [
@@ -255,36 +239,44 @@ def run(args: argparse.Namespace) -> None:
         'shares of the area in percent: the smallest set of pixels, and the smallest rectangle '
         'about the middle, that hold so many percent of the contribution',
     ]
-    rows = [row for result in measured for row in rows_of(result)]
-    made = table(rows)
-    print(made)
+    header = ['backbone', 'variant', 'checkpoint']
+    header += [f'{kind}, {p} %' for kind in ('pixels', 'rectangle') for p in PERCENT]
+    lines = [
+        [*(own[0][key] for key in ('model', 'variant', 'checkpoint'))]
+        + [row[f'{kind} %'] for kind in ('pixels', 'rectangle') for row in own]
+        for own, _ in measured
+    ]
+    table = report.markdown(header, lines, 3) + '\n'
+    print(table)
     report.write_csv(files[0], comments, rows)
-    report.write_page(files[1], 'Effective receptive fields', comments, made)
+    report.write_page(files[1], 'Effective receptive fields', comments, table)
     print(*files, sep='\n')
 
 
-# Sources
-
-
-def pairs_of(args: argparse.Namespace) -> list[list[Source]]:
-    """What is drawn beside each other: twins by name, or two configs in a row."""
+def sources_of(args: argparse.Namespace) -> list[Source]:
+    """What is drawn, two in a row beside each other: twins by name, or configs."""
     if args.config:
         if args.names:
             raise UserError('pass names or --config, not both')
-        sources = [config_source(*pair) for pair in args.config]
-        return [sources[i : i + 2] for i in range(0, len(sources), 2)]
+        return [config_source(*pair) for pair in args.config]
     for name in args.names:
         load_fragment(name)  # suggests a close name if there is no such one
     pairs = [pair for pair in twin_names() if {*pair} & {*(args.names or pair)}]
-    return [[fragment_source(plain), fragment_source(parc)] for parc, plain in pairs]
+    return [fragment_source(name) for parc, plain in pairs for name in (plain, parc)]
 
 
 def fragment_source(name: str) -> Source:
     fragment = load_fragment(name)
-    settings = fragment.for_maps.copy()
-    settings.out_indices = fragment.out_indices[-1:]
+
+    def build() -> nn.Module:
+        settings = {**fragment.for_maps, 'out_indices': fragment.out_indices[-1:]}
+        with engine.building('the model'), DefaultScope.overwrite_default_scope('mmpretrain'):
+            backbone = MODELS.build(settings)
+        backbone.init_weights()
+        return backbone
+
     images = fragment.images
-    return Source(name, settings, (images['mean'], images['std'], images['rgb']))
+    return Source(name, build, (images['mean'], images['std'], images['rgb']))
 
 
 def config_source(config: str, checkpoint: str) -> Source:
@@ -292,12 +284,13 @@ def config_source(config: str, checkpoint: str) -> Source:
     if not isinstance(cfg.model.get('backbone'), dict):
         raise UserError(f"the model of '{config}' has no backbone (model.backbone)")
     engine.check_model_types(cfg)
-    engine.drop_pretrained(cfg)
     engine.check_checkpoint(checkpoint, 'to look at')
     images = image_settings(cfg)
     statistics = images.get('mean') or [0.0] * 3, images.get('std') or [1.0] * 3, are_rgb(images)
     name = figures.config_name(config)
-    return Source(name, cfg.model.backbone, statistics, cfg.default_scope, checkpoint)
+    return Source(
+        name, lambda: engine.build_trained(cfg, checkpoint).backbone, statistics, checkpoint
+    )
 
 
 def read_images(
@@ -316,115 +309,81 @@ def read_images(
         raise UserError(f"'{folder}' holds no image ({', '.join(SUFFIXES)})")
     # evenly from all, since those of a class stand together
     count = min(count, len(files))
-    files = [files[i * len(files) // count] for i in range(count)]
-    read = [mmcv.imread(path) for path in files]
-    for path, image in zip(files, read):
+    images = []
+    for path in (files[i * len(files) // count] for i in range(count)):
+        image = mmcv.imread(path)
         if image is None:
             raise UserError(f"'{path}' is no image: remove it")
-    return [mmcv.imresize(image, (width, height)).astype(np.float32) for image in read]
+        images.append(mmcv.imresize(image, (width, height)).astype(np.float32))
+    return images
 
 
-def measure(source: Source, images: Sequence[np.ndarray], seed: int) -> Result:
+def measure(source: Source, images: Sequence[np.ndarray], seed: int) -> tuple[list[dict], Field]:
+    """A row for each share of the area, and the field itself."""
     mean, std, to_rgb = source.statistics
     settings = np.array(mean, np.float64), np.array(std, np.float64), to_rgb
     normalised = np.stack([mmcv.imnormalize(image, *settings) for image in images])
     inputs = torch.from_numpy(normalised).permute(0, 3, 1, 2).contiguous()
     torch.manual_seed(seed)
-    try:
-        backbone = build(source, inputs)
-        field = receptive_field(backbone, inputs)
-    except UserError:
-        raise
-    except Exception as error:  # upstream's backbones may raise anything
-        shape = ' x '.join(map(str, inputs.shape))
-        more = ', or more --inputs' * ('more than 1 value' in str(error))  # a batch norm's
-        raise UserError(
-            f'{source.name} on images of {shape}: {first_line(error)}: pass another --shape{more}'
-        ) from error
-    is_parc = any(isinstance(module, ParCConv) for module in backbone.modules())
-    return Result(source, 'parc' if is_parc else 'plain', field)
-
-
-def build(source: Source, inputs: Tensor) -> nn.Module:
-    with DefaultScope.overwrite_default_scope(source.scope):
-        backbone = revert_sync_batchnorm(MODELS.build(source.settings))
-        if source.checkpoint == 'none':
-            backbone.init_weights()
+    backbone = revert_sync_batchnorm(source.build())
     # A classifier's last map instead of the vector that it makes of it.
     if getattr(backbone, 'gap_before_final_norm', False):
         backbone.gap_before_final_norm = False
     if getattr(backbone, 'out_type', None) in ('cls_token', 'avg_featmap', 'raw'):
         backbone.out_type = 'featmap'
-    if source.checkpoint != 'none':
-        engine.check_whole_model(backbone, source.checkpoint, 'backbone.')
-    else:
-        prepare_untrained(backbone, inputs)
-    return backbone
-
-
-# What is written
-
-
-def rows_of(result: Result) -> list[dict[str, object]]:
-    height, width = result.field.contribution.shape
-    return [
+    try:
+        if source.checkpoint == engine.UNTRAINED:
+            prepare_untrained(backbone, inputs)
+        field = receptive_field(backbone, inputs)
+    except Exception as error:  # upstream's backbones may raise anything
+        shape = ' x '.join(map(str, inputs.shape))
+        raise UserError(
+            f'{source.name} on images of {shape}: {first_line(error)}: pass another --shape, or '
+            'more --inputs'
+        ) from error
+    is_parc = any(isinstance(module, ParCConv) for module in backbone.modules())
+    rows = [
         {
-            'model': result.source.name,
-            'variant': result.variant,
-            'checkpoint': result.source.checkpoint,
-            'height': height,
-            'width': width,
+            'model': source.name,
+            'variant': 'parc' if is_parc else 'plain',
+            'checkpoint': source.checkpoint,
+            'height': inputs.shape[2],
+            'width': inputs.shape[3],
             'percent': percent,
-            'pixels %': f'{result.field.pixels(percent) * 100:.4g}',
-            'rectangle %': f'{result.field.rectangle(percent) * 100:.4g}',
+            'pixels %': f'{field.pixels(percent) * 100:.4g}',
+            'rectangle %': f'{field.rectangle(percent) * 100:.4g}',
         }
         for percent in PERCENT
     ]
+    return rows, field
 
 
-def table(rows: Sequence[dict]) -> str:
-    """A line for each backbone, from its rows, which follow each other."""
-    header = ['backbone', 'variant', 'checkpoint']
-    header += [f'{kind}, {p} %' for kind in ('pixels', 'rectangle') for p in PERCENT]
-    lines = []
-    for first in range(0, len(rows), len(PERCENT)):
-        own = rows[first : first + len(PERCENT)]
-        what = [own[0][key] for key in ('model', 'variant', 'checkpoint')]
-        lines.append(
-            [*what, *(row[f'{kind} %'] for kind in ('pixels', 'rectangle') for row in own)]
-        )
-    return report.markdown(header, lines, 3) + '\n'
-
-
-def draw(pairs: Sequence[Sequence[Result]], path: Path) -> None:
-    """All fields, two of a pair beside each other, each with its shares of the area."""
-    height, width = pairs[0][0].field.contribution.shape
-    across = min(ACROSS, len(pairs))
-    down = math.ceil(len(pairs) / across)
+def draw(measured: Sequence[tuple[list[dict], Field]], path: Path) -> None:
+    """All fields, two of a pair beside each other, each with the pixels that hold 50 and 99 %."""
+    height, width = measured[0][1].contribution.shape
+    pairs = math.ceil(len(measured) / 2)
+    across = min(ACROSS, pairs)
+    down = math.ceil(pairs / across)
     size = 4.2 * across + 1, (2 * height / width + 0.8) * down + 0.6
     figure, axes = plt.subplots(down, 2 * across, figsize=size, layout='constrained', squeeze=False)
     for panel in axes.flat:
         panel.axis('off')
     step = max(1.0, max(height, width) / CELLS)
     cells = [max(1, round(n / step)) for n in (height, width)]
-    for panels, pair in zip(axes.reshape(-1, 2), pairs):
-        for panel, result in zip(panels, pair):
-            values = result.field.contribution
-            means = adaptive_avg_pool2d(values[None] / values.mean(), cells)[0]
-            extent = 0, width, height, 0
-            image = panel.imshow(means.clamp(min=1e-9), extent=extent, **SCALE)
-            panel.axis('on')
-            panel.set(xticks=[], yticks=[])
-            checkpoint = Path(result.source.checkpoint).name
-            name = f'{result.source.name}{"" if checkpoint == "none" else f", {checkpoint}"}'
-            title = f'{textwrap.fill(name, 28)}\n{shares(result.field.pixels)}'
-            panel.set_title(title, fontsize='small')
+    for panel, (rows, field) in zip(axes.flat, measured):
+        values = field.contribution
+        means = adaptive_avg_pool2d(values[None] / values.mean(), cells)[0]
+        extent = 0, width, height, 0
+        image = panel.imshow(means.clamp(min=1e-9), extent=extent, **SCALE)
+        panel.axis('on')
+        panel.set(xticks=[], yticks=[])
+        name, checkpoint = rows[0]['model'], Path(rows[0]['checkpoint']).name
+        if checkpoint != engine.UNTRAINED:
+            name = f'{name}, {checkpoint}'
+        shares = ', '.join(f'{float(row["pixels %"]):.3g}' for row in rows[2:])
+        title = f'{textwrap.fill(name, 28)}\n50, 99 % in {shares} %'
+        panel.set_title(title, fontsize='small')
     figure.suptitle('Effective receptive fields')
     label = 'contribution / mean'
     figure.colorbar(image, ax=axes, label=label, extend='both', shrink=0.6, aspect=20)
-    figures.save(figure, path, dpi=70 if len(pairs) > 1 else 140)
-
-
-def shares(share: Callable[[int], float], percents: Sequence[int] = (50, 99)) -> str:
-    areas = ', '.join(f'{share(percent) * 100:.3g}' for percent in percents)
-    return f'{", ".join(map(str, percents))} % in {areas} %'
+    figures.save(figure, path, dpi=70 if pairs > 1 else 140)

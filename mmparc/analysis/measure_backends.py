@@ -43,7 +43,7 @@ def run(args: argparse.Namespace) -> None:
     torch.manual_seed(0)
     device = 'cpu' if args.device.type == 'cpu' else 'gpu'
     rows = {row: dict(backends) for row, backends in load_table(str(SHIPPED_TABLE)).items()}
-    for row in report.track([row for row in ROWS if row.startswith(device)], str):
+    for row in report.track([row for row in ROWS if row.startswith(device)]):
         rows[row] = dict(measure(row, args))
     note = json.loads(SHIPPED_TABLE.read_text())['measured'] | {device: timing.machine()}
     args.out.write_text(json.dumps(dict(measured=note, rows=rows), indent=1) + '\n')

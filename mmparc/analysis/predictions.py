@@ -13,15 +13,13 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import mmcv
 import numpy as np
 import torch
-from mmengine.config import Config
 from mmengine.registry import DATASETS, DefaultScope
 from mmengine.runner import Runner
-from mmengine.structures import BaseDataElement, InstanceData, PixelData
+from mmengine.structures import BaseDataElement, InstanceData
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 from torchvision.ops import box_iou
@@ -33,9 +31,8 @@ from mmparc.engine.config import datasets_of
 from mmparc.errors import UserError
 
 IOU = 0.5
-LEGIBLE = 320  # the least shorter side of pictures of boxes and labels, in pixels
 ACROSS = 4  # images of a classifier beside each other
-RIGHT, WRONG = 'tab:green', 'tab:red'
+PANELS = ('A', 'B', 'annotation')
 
 
 @dataclass(frozen=True)
@@ -46,28 +43,25 @@ class Compared:
     b: BaseDataElement
     differs: float
 
-    @property
-    def name(self) -> str:
-        return Path(self.a.img_path).name
-
 
 def run(args: argparse.Namespace) -> None:
     """Write predictions.csv and predictions.png to ``args.out``."""
     if min(args.num, args.every) < 1:
         raise UserError('--num and --every take positive numbers')
     pairs = [(args.config_a, args.checkpoint_a), (args.config_b, args.checkpoint_b)]
-    table, picture_file = args.out / 'predictions.csv', args.out / 'predictions.png'
-    report.make_folder(args.out, [table.name, picture_file.name], args.force)
+    names = ['predictions.csv', 'predictions.png']
+    table, picture = report.make_folder(args.out, names, args.force)
     with tempfile.TemporaryDirectory() as folder:
-        a, b = runners(args, pairs, folder)
+        a, b = (runner_for(*pair, args, folder) for pair in pairs)
         images = compare(a, b, args)
-    count = len(a.test_dataloader.dataset)
+    dataset = a.test_dataloader.dataset
+    meta, count = dataset.metainfo, len(dataset)
     if not images:
         raise UserError(
             f'on none of the {count} images do the two differ so much: pass a lower share, or '
             'leave --only-differing out'
         )
-    rows = rows_of(images, classes_of(a), args.score)
+    rows = [row_of(image, meta['classes'], args.score) for image in images]
     comments = [
         report.command(),
         *(f'{x}: {" ".join(pair)}' for x, pair in zip('AB', pairs)),
@@ -75,67 +69,43 @@ def run(args: argparse.Namespace) -> None:
         f'{args.score} or more that the other lacks',
     ]
     report.write_csv(table, comments, rows)
-    title = '\n'.join(f'{x}: {name}' for x, name in zip('AB', figures.labels(pairs)))
-    if a.cfg.default_scope == 'mmpretrain':
-        figure = draw_classes(images, rows)
-    else:
-        figure = draw_maps(images, rows, a.visualizer, args.score)
-    figure.suptitle(title)
-    figures.save(figure, picture_file)
+    figure = draw(images, rows, meta, args.score)
+    figure.suptitle('\n'.join(f'{x}: {name}' for x, name in zip('AB', figures.labels(pairs))))
+    figures.save(figure, picture)
     if len(images) < args.num:
         print(f'{len(images)} of {args.num} images: the test set of {count} has no more')
-    print(table, picture_file, sep='\n')
+    print(table, picture, sep='\n')
 
 
 # The two tests
 
 
-def runners(
-    args: argparse.Namespace, pairs: Sequence[figures.Pair], folder: str
-) -> tuple[Runner, Runner]:
-    made = []
-    for config, checkpoint in pairs:
-        cfg = figures.for_measuring(engine.load_config(config, args.cfg_options), folder)
-        engine.check_data(cfg, 'test_dataloader')
-        with contextlib.redirect_stdout(io.StringIO()):  # pycocotools prints
-            take_every(args.every, cfg)
-            made.append(engine.runner_for_test(cfg, checkpoint))
-            _ = made[-1].test_dataloader  # made when first asked for
-    a, b = made
-    if a.cfg.default_scope != b.cfg.default_scope:
-        raise UserError(
-            f'both configs must be of one task, got {a.cfg.default_scope} and {b.cfg.default_scope}'
-        )
-    lengths = {len(runner.test_dataloader.dataset) for runner in made}
-    if len(lengths) > 1 or classes_of(a) != classes_of(b):
-        raise UserError(
-            'the two have other test sets: pass configs with the same images and classes'
-        )
-    return a, b
-
-
-def take_every(step: int, cfg: Config) -> None:
-    """Leave each ``step``-th image of the test set."""
-    if step == 1:
-        return
-    for dataset in datasets_of(cfg.test_dataloader):
-        with DefaultScope.overwrite_default_scope(cfg.default_scope):
-            dataset.indices = list(range(0, len(DATASETS.build(dataset)), step))
-
-
-def classes_of(runner: Runner) -> list[str]:
-    return list(runner.test_dataloader.dataset.metainfo['classes'])
+def runner_for(config: str, checkpoint: str, args: argparse.Namespace, folder: str) -> Runner:
+    cfg = figures.for_measuring(engine.load_config(config, args.cfg_options), folder)
+    engine.check_data(cfg, 'test_dataloader')
+    with contextlib.redirect_stdout(io.StringIO()):  # pycocotools prints
+        if args.every > 1:
+            for dataset in datasets_of(cfg.test_dataloader):
+                with DefaultScope.overwrite_default_scope(cfg.default_scope):
+                    count = len(DATASETS.build(dataset))
+                dataset.indices = list(range(0, count, args.every))
+        runner = engine.runner_for_test(cfg, checkpoint)
+        _ = runner.test_dataloader  # made when first asked for
+    return runner
 
 
 def compare(a: Runner, b: Runner, args: argparse.Namespace) -> list[Compared]:
     """As many images as asked for, in the order of the test set."""
+    tasks = [runner.cfg.default_scope for runner in (a, b)]
+    if len(set(tasks)) > 1:
+        raise UserError(f'both configs must be of one task, got {tasks[0]} and {tasks[1]}')
+    one, other = (runner.test_dataloader.dataset for runner in (a, b))
+    if len(one) != len(other) or one.metainfo['classes'] != other.metainfo['classes']:
+        raise UserError(
+            'the two have other test sets: pass configs with the same images and classes'
+        )
     found: list[Compared] = []
-    count = len(a.test_dataloader.dataset)
-    if args.only_differing is None:
-        count = min(count, args.num)
-    samples = zip(in_order(a), in_order(b))
-    for _ in report.track(range(count), lambda number: f'image {number + 1}'):
-        one, other = next(samples)
+    for one, other in zip(in_order(a), in_order(b)):
         if one.img_path != other.img_path:
             raise UserError(
                 f"the two have other test images: '{one.img_path}' and '{other.img_path}'"
@@ -174,7 +144,7 @@ def difference(a: BaseDataElement, b: BaseDataElement, score: float) -> float:
         ours, theirs = (boxes_above(sample, score) for sample in (a, b))
         total = len(ours) + len(theirs)
         return 1 - 2 * matches(ours, theirs) / total if total else 0.0
-    return float(class_of(a)[0] != class_of(b)[0])
+    return float(a.pred_score.argmax() != b.pred_score.argmax())
 
 
 def boxes_above(sample: BaseDataElement, score: float) -> InstanceData:
@@ -184,19 +154,21 @@ def boxes_above(sample: BaseDataElement, score: float) -> InstanceData:
 def matches(a: InstanceData, b: InstanceData) -> int:
     """The largest number of pairs of boxes of the same class and an IoU of at least 0.5."""
     same = a.labels[:, None] == b.labels
-    match = same & (box_iou(_tensor(a.bboxes), _tensor(b.bboxes)) >= IOU)
+    match = same & (box_iou(corners(a), corners(b)) >= IOU)
     rows, columns = linear_sum_assignment(match, maximize=True)
     return int(match[rows, columns].sum())
 
 
-def class_of(sample: BaseDataElement) -> tuple[int, float]:
-    """A classifier's class, and its score."""
-    label = int(sample.pred_score.argmax())
-    return label, sample.pred_score[label].item()
+def corners(found: InstanceData) -> Tensor:
+    """(N, 4) of boxes, which mmdet may have in a class of its own."""
+    return getattr(found.bboxes, 'tensor', found.bboxes)
 
 
-def summary(sample: BaseDataElement, classes: list[str], score: float) -> dict[str, Any]:
-    """What a prediction is in numbers, by their names: class and score, boxes, or right pixels."""
+# What is written
+
+
+def numbers_of(sample: BaseDataElement, classes: list[str], score: float) -> dict[str, object]:
+    """A prediction in numbers: class and score, boxes, or right pixels."""
     if 'pred_sem_seg' in sample:
         truth = sample.gt_sem_seg.data
         counted = truth < len(classes)  # the rest is to be ignored
@@ -205,162 +177,84 @@ def summary(sample: BaseDataElement, classes: list[str], score: float) -> dict[s
     if 'pred_instances' in sample:
         own = boxes_above(sample, score)
         return {'boxes': len(own), 'right': matches(own, sample.gt_instances)}
-    label, value = class_of(sample)
-    return {'class': classes[label], 'score': f'{value:.4f}'}
+    label = int(sample.pred_score.argmax())
+    return {'class': classes[label], 'score': f'{sample.pred_score[label].item():.4f}'}
 
 
-def truth_of(sample: BaseDataElement, classes: list[str]) -> dict[str, Any]:
-    """What an annotation is in numbers."""
+def truth_of(sample: BaseDataElement, classes: list[str]) -> dict[str, object]:
+    """An annotation in numbers."""
     if 'gt_sem_seg' in sample:
-        found = sample.gt_sem_seg.data.unique()
-        return {'classes': int((found < len(classes)).sum())}
+        return {'classes': int((sample.gt_sem_seg.data.unique() < len(classes)).sum())}
     if 'gt_instances' in sample:
         return {'boxes': len(sample.gt_instances)}
     return {'class': ' or '.join(classes[int(i)] for i in sample.gt_label)}
 
 
-def image_of(sample: BaseDataElement) -> np.ndarray:
-    """(H, W, 3), RGB, 0 to 255: the file, not what the pipeline made of it."""
-    return mmcv.imread(sample.img_path, channel_order='rgb')
-
-
-def picture(
-    visualizer: Any, image: np.ndarray, sample: BaseDataElement, *, truth: bool, score: float
-) -> np.ndarray:
-    """An image with boxes or classes of pixels as upstream's visualizer draws them.
-
-    Small images are enlarged before, so that names of classes can be read.
-
-    Args:
-        visualizer: mmdet's or mmseg's, with the data set's ``dataset_meta``.
-        image: (H, W, 3), RGB.
-        sample: of that image.
-        truth: whether to draw the annotation and not the prediction.
-        score: that a predicted box has at least.
-
-    Returns:
-        (H, W, 3), RGB.
-    """
-    scale = -(-LEGIBLE // min(image.shape[:2]))
-    image, sample = enlarged(image, sample, scale)
-    above = {} if 'pred_sem_seg' in sample else dict(pred_score_thr=score)
-    with tempfile.TemporaryDirectory() as folder:  # the way out that both visualizers have
-        file = Path(folder, 'picture.png')
-        visualizer.add_datasample(
-            'picture',
-            image,
-            sample,
-            draw_gt=truth,
-            draw_pred=not truth,
-            out_file=str(file),
-            **above,
-        )
-        return mmcv.imread(file, channel_order='rgb')
-
-
-def enlarged(
-    image: np.ndarray, sample: BaseDataElement, scale: int
-) -> tuple[np.ndarray, BaseDataElement]:
-    """An image and what is drawn on it, ``scale`` times as large."""
-    if scale == 1:
-        return image, sample
-    height, width = (scale * n for n in image.shape[:2])
-    new = sample.new()
-    for name, value in sample.items():
-        if isinstance(value, PixelData):
-            setattr(new, name, PixelData(data=_repeated(value.data, scale)))
-        elif isinstance(value, InstanceData):
-            fields = dict(value.items())
-            fields['bboxes'] = _tensor(value.bboxes) * scale
-            if 'masks' in fields:
-                masks = fields['masks']
-                drawn = isinstance(masks, Tensor)
-                fields['masks'] = (
-                    _repeated(masks, scale) if drawn else masks.resize((height, width))
-                )
-            setattr(new, name, InstanceData(**fields))
-    return mmcv.imresize(image, (width, height)), new
-
-
-def _repeated(maps: Tensor, scale: int) -> Tensor:
-    return maps.repeat_interleave(scale, -2).repeat_interleave(scale, -1)
-
-
-def _tensor(boxes: Any) -> Tensor:
-    """(N, 4) of boxes, which mmdet may have in a class of its own."""
-    return getattr(boxes, 'tensor', boxes)
-
-
-# What is written
-
-
-def rows_of(images: Sequence[Compared], classes: list[str], score: float) -> list[dict]:
-    rows = []
-    for image in images:
-        row = {'image': image.name}
-        numbers = {
-            'annotation': truth_of(image.a, classes),
-            'A': summary(image.a, classes, score),
-            'B': summary(image.b, classes, score),
-        }
-        for which, own in numbers.items():
-            row |= {f'{which}: {key}': value for key, value in own.items()}
-        rows.append({**row, 'differs %': f'{100 * image.differs:.4g}'})
-    return rows
+def row_of(image: Compared, classes: list[str], score: float) -> dict[str, object]:
+    parts = {
+        'annotation': truth_of(image.a, classes),
+        'A': numbers_of(image.a, classes, score),
+        'B': numbers_of(image.b, classes, score),
+    }
+    row = {f'{which}: {key}': value for which, own in parts.items() for key, value in own.items()}
+    return {'image': Path(image.a.img_path).name, **row, 'differs %': f'{100 * image.differs:.4g}'}
 
 
 def caption(row: dict[str, object], which: str) -> str:
     """What a row has of A, of B or of the annotation, in words."""
     own = {k.partition(': ')[2]: v for k, v in row.items() if k.startswith(f'{which}: ')}
     if 'class' in own:
-        return ' '.join(map(str, own.values()))
-    return ', '.join(f'{value} {key}' for key, value in own.items())
+        return f'{which}: {" ".join(map(str, own.values()))}'
+    return f'{which}: {", ".join(f"{value} {key}" for key, value in own.items())}'
 
 
-def draw_classes(images: Sequence[Compared], rows: Sequence[dict]) -> plt.Figure:
-    """Each image with its class above, and below the classes of A and B, green where right."""
-    across = min(ACROSS, len(images))
-    down = math.ceil(len(images) / across)
-    size = 3 * across, 4 * down + 1
-    figure, axes = plt.subplots(down, across, figsize=size, layout='constrained', squeeze=False)
-    for panel in axes.flat[len(images) :]:
-        panel.axis('off')
-    for panel, image, row in zip(axes.flat, images, rows):
-        panel.imshow(image_of(image.a))
-        panel.set(xticks=[], yticks=[])
-        panel.set_title(f'{image.name}\ntrue: {caption(row, "annotation")}', fontsize='medium')
-        for line, (which, sample) in enumerate((('A', image.a), ('B', image.b))):
-            right = class_of(sample)[0] in sample.gt_label
-            panel.text(
-                *(0.5, -0.03 - 0.08 * line),
-                f'{which}: {caption(row, which)}',
-                color=RIGHT if right else WRONG,
-                transform=panel.transAxes,
-                ha='center',
-                va='top',
-            )
-    return figure
+def draw(images: Sequence[Compared], rows: Sequence[dict], meta: dict, score: float) -> plt.Figure:
+    """Each image with the classes as text, or as three panels: A, B and the annotation.
 
-
-def draw_maps(
-    images: Sequence[Compared], rows: Sequence[dict], visualizer: object, score: float
-) -> plt.Figure:
-    """A row for each image: A, B and the annotation."""
-    shapes = [image_of(image.a).shape for image in images]
-    heights = [height / width for height, width, _ in shapes]
-    size = 15, 5 * sum(heights) + 0.7 * len(images) + 0.8
+    ``meta``: the data set's classes and, of a segmentation, palette.
+    """
+    maps = 'pred_score' not in images[0].a
+    across = 1 if maps else min(ACROSS, len(images))
+    down, shown = math.ceil(len(images) / across), PANELS if maps else PANELS[-1:]
     figure, axes = plt.subplots(
-        *(len(images), 3), figsize=size, layout='constrained', squeeze=False, height_ratios=heights
+        *(down, across * len(shown)),
+        figsize=(5 * len(shown) if maps else 3.2 * across, (5 if maps else 4.2) * down),
+        layout='constrained',
+        squeeze=False,
     )
-    for panels, image, row in zip(axes, images, rows):
-        pixels = image_of(image.a)
-        shown = (('A', image.a), ('B', image.b), ('annotation', image.a))
-        for panel, (which, sample) in zip(panels, shown):
-            truth = which == 'annotation'
-            panel.imshow(picture(visualizer, pixels, sample, truth=truth, score=score))
-            panel.set(xticks=[], yticks=[])
-            text = f'{image.name}\n{which}: {caption(row, which)}'
-            if truth:
-                text += f'; A and B differ in {row["differs %"]} %'
-            panel.set_title(text, fontsize='medium')
+    for panel in axes.flat:
+        panel.axis('off')
+    for panels, image, row in zip(axes.reshape(-1, len(shown)), images, rows):
+        pixels = mmcv.imread(image.a.img_path, channel_order='rgb')  # the file's own
+        for panel, which in zip(panels, shown):
+            panel.imshow(pixels)
+            if maps:
+                draw_on(panel, image.b if which == 'B' else image.a, which, meta, score)
+            lines = [row['image'], caption(row, which)]
+            if which == 'annotation':
+                lines += [f'A and B differ in {row["differs %"]} %'] if maps else []
+                lines += [] if maps else [caption(row, 'A'), caption(row, 'B')]
+            panel.set_title('\n'.join(lines), fontsize='medium')
     return figure
+
+
+def draw_on(panel: plt.Axes, sample: BaseDataElement, which: str, meta: dict, score: float) -> None:
+    """Draw the classes of pixels, or boxes with their masks, over an image."""
+    truth = which == 'annotation'
+    if 'pred_sem_seg' in sample:
+        labels = (sample.gt_sem_seg if truth else sample.pred_sem_seg).data[0].numpy()
+        known = labels < len(meta['classes'])
+        colours = np.array(meta['palette'])[np.where(known, labels, 0)] / 255
+        panel.imshow(np.dstack([colours, 0.6 * known]), interpolation='nearest')
+        return
+    found = sample.gt_instances if truth else boxes_above(sample, score)
+    scores = [''] * len(found) if truth else [f' {value:.2f}' for value in found.scores]
+    for (x0, y0, x1, y1), label, value in zip(corners(found).tolist(), found.labels, scores):
+        colour = f'C{int(label)}'
+        panel.add_patch(plt.Rectangle((x0, y0), x1 - x0, y1 - y0, fill=False, color=colour))
+        panel.text(
+            x0, y0, f'{meta["classes"][label]}{value}', color=colour, va='bottom', clip_on=True
+        )
+    masks = found.get('masks', [])  # mmdet's class has those of an annotation
+    for mask, label in zip(getattr(masks, 'to_ndarray', lambda: masks)(), found.labels):
+        panel.contourf(np.asarray(mask, float), [0.5, 2], colors=[f'C{int(label)}'], alpha=0.4)

@@ -3,7 +3,7 @@
 import csv
 import shlex
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TypeVar
@@ -13,20 +13,14 @@ from mmparc.errors import UserError
 T = TypeVar('T')
 
 
-def track(items: Sequence[T], label: Callable[[T], str]) -> Iterator[T]:
-    """Yield the items, with a progress bar on a terminal if rich is installed."""
+def track(items: Sequence[T]) -> Iterable[T]:
+    """The items, with a progress bar on a terminal if rich is installed."""
     if not sys.stderr.isatty() or find_spec('rich') is None:
-        yield from items
-        return
+        return items
     from rich.console import Console
-    from rich.progress import Progress
+    from rich.progress import track
 
-    with Progress(console=Console(stderr=True)) as progress:
-        task = progress.add_task('', total=len(items))
-        for item in items:
-            progress.update(task, description=label(item))
-            yield item
-            progress.advance(task)
+    return track(items, console=Console(stderr=True))
 
 
 def command() -> str:
@@ -34,18 +28,20 @@ def command() -> str:
     return f'command: {shlex.join([f"tools/analysis/{Path(sys.argv[0]).name}", *sys.argv[1:]])}'
 
 
-def make_folder(folder: Path, names: Iterable[str], force: bool) -> None:
-    """Make the folder for files of these names.
+def make_folder(folder: Path, names: Iterable[str], force: bool) -> list[Path]:
+    """Make the folder for files of these names, and return their paths.
 
     Raises:
         UserError: if one of them exists and ``force`` is not given, or ``folder`` is a file.
     """
-    existing = [str(folder / name) for name in names if (folder / name).exists()]
-    if existing and not force:
-        raise UserError(f'{existing[0]!r} exists: pass --force to overwrite it, or another --out')
+    paths = [folder / name for name in names]
+    for path in paths:
+        if path.exists() and not force:
+            raise UserError(f"'{path}' exists: pass --force to overwrite it, or another --out")
     if folder.exists() and not folder.is_dir():
-        raise UserError(f'{str(folder)!r} is a file: pass another --out')
+        raise UserError(f"'{folder}' is a file: pass another --out")
     folder.mkdir(parents=True, exist_ok=True)
+    return paths
 
 
 def write_csv(path: Path, comments: Iterable[str], rows: Sequence[Mapping[str, object]]) -> None:

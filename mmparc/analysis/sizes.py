@@ -13,7 +13,6 @@ import copy
 import io
 import tempfile
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +23,7 @@ from torch import nn
 from mmparc import engine
 from mmparc.analysis import figures, report
 from mmparc.analysis.figures import plt
+from mmparc.analysis.flops import input_size
 from mmparc.engine.config import datasets_of
 from mmparc.engine.errors import first_line
 from mmparc.errors import UserError
@@ -40,83 +40,61 @@ PLAIN = '-'  # the rule of networks without ParC
 STYLES = dict(zip((*RESIZES, PLAIN), ('o-', 's--', '^:')))
 
 
-@dataclass(frozen=True)
-class Source:
-    """A trained model to measure.
-
-    Attributes:
-        rules: by which its kernels are resized, in turn.
-        own_rules: those that it was trained with, in one word.
-        own_size: at which its config tests.
-    """
-
-    label: str
-    cfg: Config
-    checkpoint: str
-    metric: str
-    rules: Sequence[str]
-    own_rules: str
-    sizes: Sequence[int]
-    own_size: int
-
-
 def run(args: argparse.Namespace) -> None:
     """Write sizes.csv and sizes.png to ``args.out``."""
     if min(args.sizes or [1]) < 1:
         raise UserError('--sizes takes positive numbers')
-    sources = read_sources(args)
-    table, picture = args.out / 'sizes.csv', args.out / 'sizes.png'
-    report.make_folder(args.out, [table.name, picture.name], args.force)
+    steps = steps_of(args)
+    table, picture = report.make_folder(args.out, ['sizes.csv', 'sizes.png'], args.force)
     comments = [
         report.command(),
         "size: the input's shorter side in pixels; factor: of the size of the config's own test",
         "resize: the rule for the kernels of ParC; config resize: the config's own",
     ]
-    steps = [(s, rule, size) for s in sources for rule in s.rules for size in s.sizes]
-    measured = []
-    for step in report.track(steps, lambda step: f'{step[0].label}, {step[1]}, {step[2]} pixels'):
-        measured.append((step[0], measure(*step)))
-        # after each, so that a later failure loses nothing
-        report.write_csv(table, comments, [row for _, row in measured])
-    draw(measured, picture)
+    rows = []
+    for step in report.track(steps):
+        rows.append(measure(**step))
+        report.write_csv(table, comments, rows)  # after each, so that a later failure loses nothing
+    draw(rows, picture)
     print(table, picture, sep='\n')
 
 
-def read_sources(args: argparse.Namespace) -> list[Source]:
-    """Build each model once, so that what does not fit is refused before anything is measured."""
+def steps_of(args: argparse.Namespace) -> list[dict]:
+    """The arguments of each :func:`measure`.
+
+    Each model is built once, so that what does not fit is refused before anything is measured.
+    """
     if len(args.pairs) % 2:
         raise UserError(
             f"'{args.pairs[-1]}' has no checkpoint: pass pairs of CONFIG and CKPT, or none"
         )
-    pairs = list(zip(args.pairs[::2], args.pairs[1::2]))
-    sources = []
-    for label, (config, checkpoint) in zip(figures.labels(pairs), pairs):
+    steps = []
+    for config, checkpoint in zip(args.pairs[::2], args.pairs[1::2]):
         cfg = engine.load_config(config, args.cfg_options)
         engine.check_data(cfg, 'test_dataloader')
         model = engine.build_trained(copy.deepcopy(cfg), checkpoint)
         own_rules = sorted({m.resize for m in _parc_layers(model)})
-        size = own_size(cfg)
-        sources.append(
-            Source(
-                label=label,
-                cfg=cfg,
-                checkpoint=checkpoint,
-                metric=args.metric or METRICS[cfg.default_scope],
-                rules=RESIZES if own_rules else [PLAIN],
-                own_rules=' and '.join(own_rules) or PLAIN,
-                sizes=sorted(set(args.sizes or sizes_around(size))),
-                own_size=size,
-            )
-        )
-    return sources
+        own = own_size(cfg)
+        common = dict(cfg=cfg, checkpoint=checkpoint, own=own)
+        common['own_rules'] = ' and '.join(own_rules) or PLAIN
+        common['metric'] = args.metric or METRICS[cfg.default_scope]
+        steps += [
+            dict(common, rule=rule, size=size)
+            for rule in (RESIZES if own_rules else [PLAIN])
+            for size in sorted(set(args.sizes or sizes_around(own)))
+        ]
+    return steps
 
 
-def measure(source: Source, rule: str, size: int) -> dict[str, object]:
+def measure(
+    cfg: Config, checkpoint: str, metric: str, own: int, own_rules: str, rule: str, size: int
+) -> dict[str, object]:
     """A row of the table: the metric of a test at one size, with all kernels resized by a rule."""
+    name = figures.config_name(cfg.filename)
     with tempfile.TemporaryDirectory() as folder:
-        cfg = figures.for_measuring(at_size(source.cfg, size, source.own_size), folder)
+        scaled = figures.for_measuring(at_size(cfg, size, own), folder)
         try:
-            runner = engine.runner_for_test(cfg, source.checkpoint)
+            runner = engine.runner_for_test(scaled, checkpoint)
             for layer in _parc_layers(runner.model):
                 layer.resize = rule
             with contextlib.redirect_stdout(io.StringIO()):  # pycocotools prints
@@ -125,47 +103,48 @@ def measure(source: Source, rule: str, size: int) -> dict[str, object]:
             raise
         except Exception as error:  # upstream's models may raise anything
             raise UserError(
-                f'{source.label} at {size} pixels: {first_line(error)}: pass other --sizes'
+                f'{name} at {size} pixels: {first_line(error)}: pass other --sizes'
             ) from error
-    if source.metric not in metrics:
+    if metric not in metrics:
         known = ', '.join(metrics) or 'none'
-        raise UserError(
-            f"the test of {source.label} gives no '{source.metric}': pass --metric, one of {known}"
-        )
+        raise UserError(f"the test of {name} gives no '{metric}': pass --metric, one of {known}")
     return {
-        'model': figures.config_name(source.cfg.filename),
-        'checkpoint': source.checkpoint,
+        'model': name,
+        'checkpoint': checkpoint,
         'resize': rule,
-        'config resize': source.own_rules,
+        'config resize': own_rules,
         'size': size,
-        'factor': f'{size / source.own_size:.4g}',
-        'metric': source.metric,
-        'value': f'{metrics[source.metric]:.6g}',
+        'factor': f'{size / own:.4g}',
+        'metric': metric,
+        'value': f'{metrics[metric]:.6g}',
     }
 
 
-def draw(measured: Sequence[tuple[Source, dict]], path: Path) -> None:
+def draw(rows: Sequence[dict], path: Path) -> None:
     """A panel for each metric, a colour for each model, a line for each rule."""
-    sources = list({source.label: source for source, _ in measured}.values())
-    metrics = list(dict.fromkeys(source.metric for source in sources))
+    metrics = list(dict.fromkeys(row['metric'] for row in rows))
+    pairs = list(dict.fromkeys((row['model'], row['checkpoint']) for row in rows))
     size = 7.5 * len(metrics), 5.5
     figure, axes = plt.subplots(1, len(metrics), figsize=size, layout='constrained', squeeze=False)
     for panel, metric in zip(axes[0], metrics):
-        shown = [source for source in sources if source.metric == metric]
-        for number, source in enumerate(shown):
-            panel.axvline(source.own_size, color='grey', linewidth=1, alpha=0.5, zorder=0)
-            for rule in source.rules:
-                rows = [row for s, row in measured if s is source and row['resize'] == rule]
-                what = 'no ParC' if rule == PLAIN else rule
-                what += " (the config's)" if rule == source.own_rules != PLAIN else ''
-                panel.plot(
-                    [row['size'] for row in rows],
-                    [float(row['value']) for row in rows],
-                    STYLES[rule],
-                    color=f'C{number}',
-                    label=f'{source.label}: {what}',
-                )
-        sizes = sorted({size for source in shown for size in source.sizes})
+        shown = [row for row in rows if row['metric'] == metric]
+        lines = {}
+        for row in shown:
+            lines.setdefault((row['model'], row['checkpoint'], row['resize']), []).append(row)
+        for (*pair, rule), points in lines.items():
+            number = pairs.index(tuple(pair))
+            what = 'no ParC' if rule == PLAIN else rule
+            what += " (the config's)" if rule == points[0]['config resize'] != PLAIN else ''
+            panel.plot(
+                [row['size'] for row in points],
+                [float(row['value']) for row in points],
+                STYLES[rule],
+                color=f'C{number}',
+                label=f'{figures.labels(pairs)[number]}: {what}',
+            )
+            own = points[0]['size'] / float(points[0]['factor'])
+            panel.axvline(own, color='grey', linewidth=1, alpha=0.5, zorder=0)
+        sizes = sorted({row['size'] for row in shown})
         panel.set_xscale('log', base=2)
         panel.set_xticks(sizes, map(str, sizes))
         panel.minorticks_off()
@@ -185,17 +164,14 @@ def _parc_layers(model: nn.Module) -> list[ParCConv]:
 
 
 def own_size(cfg: Config) -> int:
-    """The size at which a config tests: its crop, else its resizing, else that of its first image.
+    """The size at which a config tests: what it says itself, else that of its first image.
 
     Raises:
-        UserError: if no step of the pipeline has a size and the data set no image.
+        UserError: if it says none and the data set has no image.
     """
+    with contextlib.suppress(UserError):
+        return min(input_size(cfg)[0])
     dataset = datasets_of(cfg.test_dataloader)[0]
-    found = {_kind(step): step[key] for step, key in _sized_steps(dataset.pipeline)}
-    for kind in ('CenterCrop', 'Resize', 'ResizeEdge'):
-        if kind in found:
-            size = found[kind]
-            return size if isinstance(size, int) else min(size)
     with DefaultScope.overwrite_default_scope(cfg.default_scope):
         images = DATASETS.build(dataset)
         if not len(images):

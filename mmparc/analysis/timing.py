@@ -5,7 +5,7 @@ import os
 import platform
 import random
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -36,9 +36,34 @@ def prepare(args: argparse.Namespace) -> None:
         torch.backends.cudnn.benchmark = True  # each convolution by cuDNN's fastest algorithm
 
 
-def comments(note: str) -> list[str]:
-    """The head of a file of times: the command, the machine, and a note on the numbers."""
-    return [report.command(), f'machine: {machine()}', note]
+def write_tables(
+    args: argparse.Namespace,
+    name: str,
+    title: str,
+    note: str,
+    steps: Sequence[tuple],
+    measure: Callable[..., dict],
+    tables: Callable[[list[dict]], str],
+) -> None:
+    """Measure a row for each step, print Markdown tables of them, and write both to ``args.out``.
+
+    Args:
+        name: of the files, NAME.csv and NAME.md.
+        note: on the numbers; it stands in both files, below the command and the machine.
+        steps: the arguments of ``measure``.
+    """
+    files = []
+    if args.out:
+        files = report.make_folder(args.out, [f'{name}.csv', f'{name}.md'], args.force)
+    comments = [report.command(), f'machine: {machine()}', note]
+    print('\n'.join(comments))
+    rows = [measure(*step) for step in report.track(steps)]
+    text = tables(rows)
+    print(f'\n{text}')
+    if files:
+        report.write_csv(files[0], comments, rows)
+        report.write_page(files[1], title, comments, text)
+        print(*files, sep='\n')
 
 
 def numbers_of(text: str, form: str) -> list[int]:

@@ -163,7 +163,7 @@ def run_jobs(jobs: Sequence[Job], command: Callable[[Job], list[str]]) -> dict[J
     outcomes: dict[Job, str] = {}
     before = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
-        for job in report.track(jobs, lambda job: job.label):
+        for job in report.track(jobs):
             if job.needs and outcomes[job.needs]:
                 why = f'needs {job.needs.label}, which is not done'
             else:

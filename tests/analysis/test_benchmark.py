@@ -92,8 +92,6 @@ def test_shapes_of_all_tasks() -> None:
         assert op.TASKS[task] == (batch, maps)
     widths = [s.channels for s in shapes if s.model == 'ParC-Net-S']
     assert widths == ParCNet.arch_settings['s']['inner_channels']
-    values = [math.prod(s[3:7]) for s in op.curve_shapes(op.CURVE)]
-    assert max(values) / min(values) < 1.1
     dense = [s for s in shapes if s.kind == 'dense']
     too_large = {s.task for s in dense if op.circulant_values(s) > op.CAP_VALUES}
     assert too_large == {'det'}
@@ -207,20 +205,6 @@ def test_a_busy_machine_makes_nothing_hopeless(monkeypatch: pytest.MonkeyPatch) 
         assert not calls
 
 
-def test_curve(tmp_path: Path) -> None:
-    args = ('--curve', 64, 512, '--modes', 'inference', '--seconds', 0, '--rounds', 1)
-    printed = call(OP, *args, '--out', '.', cwd=tmp_path)
-    _, rows = read_csv(tmp_path / 'curve.csv')
-    assert [row['n'] for row in rows] == ['64', '512']
-    costs = [float(row['auto']) for row in rows]
-    (line,) = [line for line in printed.splitlines() if 'n = 512 / at n = 64' in line]
-    assert float(line.split()[-1]) == pytest.approx(costs[1] / costs[0], abs=0.0051)
-    assert (tmp_path / 'curve.png').read_bytes().startswith(b'\x89PNG')
-    row = dict.fromkeys(op.COLUMNS, '2')  # ms, for 4 * 5 * 10 * 10 values
-    row.update(batch=4, channels=5, height=10, width=10, mode='', rounds=1, auto_is='')
-    assert float(op.per_value(row)['auto']) == 2 * 1e6 / 2000
-
-
 def test_op_needs_torch_alone(tmp_path: Path) -> None:
     code = BLOCK + (
         'import runpy\n'
@@ -306,7 +290,6 @@ def test_refusals(measured: Path, tmp_path: Path) -> None:
         (OP, '--shapes', '2x8x9x0', '2x8x9x0'),
         (OP, '--shapes', '2x7x9x9', 'has 7'),
         (OP, '--threads', 0, '--threads'),
-        (OP, '--curve', 0, '--curve'),
         (OP, '--out', 'file', "'file'"),
         (OP, '--out', measured, 'op.csv'),
         (MODEL, '--shapes', '2x8', '2x8'),

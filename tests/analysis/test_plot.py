@@ -12,7 +12,6 @@ import numpy as np
 import pytest
 import torch
 from helpers import ROOT
-from matplotlib import pyplot as plt
 from mmengine.runner import Runner
 from mmengine.structures import BaseDataElement, InstanceData, PixelData
 from tool_calls import assert_picture, call, inside, refusal
@@ -20,7 +19,6 @@ from torch import nn
 
 from mmparc import engine
 from mmparc.analysis import figures, kernels
-from mmparc.analysis.kernels import learned_layers
 from mmparc.analysis.predictions import difference, matches
 from mmparc.analysis.sizes import at_size, own_size, sizes_around
 from mmparc.datasets import make_toy_data
@@ -69,7 +67,7 @@ def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_kernels_of_a_checkpoint(work: Path) -> None:
     """The table has the parameters of the checkpoint, each tap at its offset."""
-    args = (ROOT / CLS, 'cls.pth', '--overview-only', '--out', 'kernels')
+    args = (ROOT / CLS, 'cls.pth', '--out', 'kernels')
     call(PLOT, 'kernels', *args, cwd=work)
     assert_picture(work / 'kernels/kernels.png')
     saved = torch.load(work / 'cls.pth', weights_only=True)['state_dict']
@@ -86,61 +84,24 @@ def test_kernels_of_a_checkpoint(work: Path) -> None:
         assert len({position % length for position in own}) == len(own) == length
         assert (min(own) < 0) == key.endswith('weight')
     assert '--force' in refusal(PLOT, 'kernels', *args, cwd=work)
-
     # the control: what the untrained model has is another thing
-    untrained = engine.build_trained(engine.load_config(str(ROOT / CLS)), 'none')
-    for parts in learned_layers(untrained).values():
-        for part in parts:
-            own = [float(row['rms']) for row in rows if row['parameter'] == part.name]
-            assert own != pytest.approx(part.profile.tolist(), rel=1e-2)
-
-
-@pytest.mark.parametrize('dense', [False, True])
-def test_what_is_drawn_is_the_weight(dense: bool, tmp_path: Path) -> None:
-    """The arrays of the picture, put back in order, are the layer's parameters."""
-    model = nn.Sequential(nn.ReLU(), ParCMixer(8, (5, 6), groups=1 if dense else None))
-    ((layer, parts),) = learned_layers(model).items()
-    assert layer == '1' and [(p.kind, p.axis) for p in parts] == [
-        ('kernel', 'h'),
-        ('kernel', 'w'),
-        ('embedding', 'h'),
-        ('embedding', 'w'),
-    ]
-    figure, panels = plt.subplots(1, 4)
-    for panel, part in zip(panels, parts):
-        kernels.draw_map(panel, part, 0.5)
-    drawn = [panel.images[0] for panel in panels]
-    plt.close(figure)
-    if dense:
-        kernels.draw_layer(layer, parts, 'label', tmp_path / 'a.png')
-        assert_picture(tmp_path / 'a.png')
-    state = model.state_dict()
-    for part, image in zip(parts, drawn):
-        values = np.asarray(image.get_array())
-        parameter = state[part.name].numpy()
-        if part.kind == 'embedding':
-            expected = parameter
-        elif dense:
-            expected = np.sqrt((parameter**2).sum(-1))
-        else:  # the tap that looks k ahead stands at k
-            expected = np.stack([parameter[:, 0, k] for k in part.positions], 1)
-        np.testing.assert_allclose(values, expected, rtol=1e-5)
-        low, high = image.get_clim()
-        assert low == (0 if dense and part.kind == 'kernel' else -high)
-        assert image.get_extent()[0] == part.positions[0] - 0.5 or dense
-    # the control: as stored, a depthwise kernel does not begin with its first offset
-    assert dense or not np.allclose(drawn[0].get_array(), state[parts[0].name][:, 0])
+    untrained = kernels.rows_of(engine.build_trained(engine.load_config(str(ROOT / CLS)), 'none'))
+    for row, other in zip(rows, untrained, strict=True):
+        assert row['parameter'] == other['parameter'] and row['rms'] != other['rms']
 
 
 def test_an_offset_is_where_a_tap_looks() -> None:
     """Against the operator: a pulse is seen where a tap of that offset looks at it."""
     mixer = ParCMixer(2, 7, pos_embed=False)
-    (part, _) = learned_layers(mixer)['']
     pulse = torch.zeros(1, 1, 7, 1)
     pulse[0, 0, 3] = 1
-    seen = parc(pulse, mixer.conv_h.weight, axis='h', groups=1)[0, 0, :, 0]
-    for offset, tap in zip(part.positions, part.channels[0]):
-        assert seen[3 - offset].item() == pytest.approx(tap.item(), abs=1e-6)
+    seen = parc(pulse, mixer.conv_h.weight, axis='h', groups=1)[0, 0, :, 0].abs()
+    rows = [row for row in kernels.rows_of(mixer) if row['axis'] == 'h']
+    for row in rows:
+        assert seen[3 - row['position']].item() == pytest.approx(float(row['rms']), rel=1e-5)
+    dense = ParCMixer(8, (5, 6), groups=1)
+    kinds = {(row['kind'], row['axis']): row for row in kernels.rows_of(nn.Sequential(dense))}
+    assert len(kinds) == 4 and {row['layer'] for row in kinds.values()} == {'0'}
 
 
 # Input sizes

@@ -17,19 +17,11 @@ def make_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument('--kinds', nargs='+', choices=KINDS, default=KINDS)
     parser.add_argument('--modes', nargs='+', choices=MODES, default=MODES)
-    shapes = parser.add_mutually_exclusive_group()
-    shapes.add_argument(
+    parser.add_argument(
         '--shapes',
         nargs='+',
         metavar='BxCxHxW',
         help="these instead of the papers', with kernels as long as the map: 1x8x12x9",
-    )
-    shapes.add_argument(
-        '--curve',
-        type=int,
-        nargs='*',
-        metavar='N',
-        help='instead, the cost per value against n on square n x n maps, depthwise; draws it too',
     )
     parser.add_argument('--dtype', choices=['float32', 'bfloat16', 'float16'], default='float32')
     parser.add_argument('--cap', type=float, default=5.0, help='skip what takes so long (5 s)')

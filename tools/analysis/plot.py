@@ -32,9 +32,6 @@ def make_parser() -> argparse.ArgumentParser:
     kernels = made['kernels']
     tool.add_config_arguments(kernels)
     kernels.add_argument('checkpoint', help=CHECKPOINT)
-    kernels.add_argument(
-        '--overview-only', action='store_true', help='kernels.png alone, no picture of each layer'
-    )
     tool.add_out(kernels, 'work_dirs/kernels')
 
     sizes = made['sizes']
