@@ -12,15 +12,14 @@ import statistics
 from collections.abc import Callable, Sequence
 
 import torch
-from mmengine.config import Config
 from torch import Tensor, nn
 
 from mmparc.analysis import report, timing
-from mmparc.analysis.flops import count_multiply_adds
+from mmparc.analysis.flops import count_multiply_adds, set_backend
 from mmparc.engine.errors import suggest
 from mmparc.errors import UserError
-from mmparc.home import home
 from mmparc.registry import MODELS
+from mmparc.swap.fragments import load_fragment, twin_names
 
 # (batch, height, width)
 TASKS = {'cls': (8, 224, 224), 'det': (1, 800, 1344), 'seg': (2, 512, 512)}
@@ -30,39 +29,29 @@ TWINS = ('plain', 'parc')
 def run(args: argparse.Namespace) -> None:
     """Print the table, and write model.csv and model.md to ``args.out`` if it is given."""
     timing.prepare(args)
-    known = [path.stem for path in (home() / 'configs/_base_/backbones').glob('*.py')]
     for name in args.models:
-        if name not in known:
-            hint = suggest(name, known) or f'pass one of {", ".join(sorted(known))}'
+        if name not in pairs():
+            hint = suggest(name, list(pairs())) or f'pass one of {", ".join(sorted(pairs()))}'
             raise UserError(f"there is no backbone '{name}' with a twin: {hint}")
     sizes = [(task, TASKS[task]) for task in args.tasks]
     if args.shapes:
         sizes = [('', tuple(timing.numbers_of(text, 'BxHxW'))) for text in args.shapes]
-    steps = [
-        (m, task, size, mode, args)
-        for m in args.models
-        for task, size in sizes
-        for mode in args.modes
-    ]
-    if args.count:  # first, so that what it refuses is told before all the timing
-        for name, _, (_, height, width), *_ in steps:
-            count(name, height, width)
+    steps = [(m, *size, mode, args) for m in args.models for size in sizes for mode in args.modes]
     note = f'{args.amp or "float32"} on {args.device}; medians of a pass or step'
     timing.write_tables(args, 'model', 'Whole backbones', note, steps, measure, table)
 
 
-def build(name: str, **settings) -> dict[str, nn.Module]:
-    """Both twins; as in the configs, the ParC one is a diff on the plain one.
+def pairs() -> dict[str, tuple[str, str]]:
+    """{file of configs/_base_/backbones: names of its plain and its ParC backbone}."""
+    return {parc.removeprefix('parc-'): (plain, parc) for parc, plain in twin_names()}
 
-    Args:
-        name: of the file in configs/_base_/backbones.
-        settings: more of them, for the ParC one.
-    """
-    fragment = Config.fromfile(home() / f'configs/_base_/backbones/{name}.py')
-    cfg = Config(dict(plain=fragment.plain, parc=fragment.plain))
-    cfg.merge_from_dict(dict(parc={**fragment.parc, **settings}))
+
+def build(name: str) -> dict[str, nn.Module]:
+    """Both twins with random weights."""
     torch.manual_seed(0)
-    return {twin: MODELS.build(cfg[twin]) for twin in TWINS}
+    return {
+        twin: MODELS.build(load_fragment(own).settings) for twin, own in zip(TWINS, pairs()[name])
+    }
 
 
 def runner(
@@ -71,11 +60,9 @@ def runner(
     """A function without arguments that runs the model once."""
     model.train(mode == 'training')  # some of mmpretrain's return None
     run = torch.compile(model, dynamic=False) if args.compile else model
-
-    def autocast() -> contextlib.AbstractContextManager:
-        if args.amp is None:
-            return contextlib.nullcontext()
-        return torch.autocast(args.device.type, getattr(torch, args.amp))
+    autocast = contextlib.nullcontext
+    if args.amp:
+        autocast = functools.partial(torch.autocast, args.device.type, getattr(torch, args.amp))
 
     def infer() -> None:
         with torch.no_grad(), autocast():
@@ -98,12 +85,11 @@ def runner(
 def count(name: str, height: int, width: int) -> dict[str, int]:
     """Parameters of both twins, and multiply-adds for one image."""
     row = {}
-    for twin, model in build(name, backend='matmul').items():
+    for twin, model in build(name).items():
         model.eval()
+        set_backend(model, 'matmul')
         row[f'{twin} parameters'] = sum(p.numel() for p in model.parameters())
         counted = count_multiply_adds(model, torch.zeros(1, 3, height, width))
-        if counted.unknown:
-            raise UserError(f'--count does not know {", ".join(counted.unknown)} of {name}')
         row[f'{twin} multiply-adds'] = counted.total
     return row
 
@@ -116,11 +102,10 @@ def measure(
     # Without it the models compiled before count towards torch's limit of versions of the same
     # code, beyond which it runs without compiling.
     torch.compiler.reset()
-    memory_format = torch.channels_last if args.channels_last else torch.contiguous_format
-    images = torch.randn(batch, 3, height, width, device=args.device)
-    images = images.to(memory_format=memory_format)
+    layout = torch.channels_last if args.channels_last else torch.contiguous_format
+    images = torch.randn(batch, 3, height, width, device=args.device).to(memory_format=layout)
     functions = {
-        twin: runner(model.to(args.device).to(memory_format=memory_format), images, mode, args)
+        twin: runner(model.to(args.device, memory_format=layout), images, mode, args)
         for twin, model in build(name).items()
     }
     try:

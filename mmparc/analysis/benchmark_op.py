@@ -110,8 +110,11 @@ def given_shapes(texts: Sequence[str], kinds: Sequence[str]) -> list[Shape]:
 
 def candidates(
     shape: Shape, mode: str, dtype: torch.dtype, device: torch.device
-) -> dict[str, Callable[[], object]]:
-    """A function for each column; two for a convolution, 7x7 and '7x7, NHWC'."""
+) -> tuple[dict[str, Callable[[], object]], str]:
+    """A function for each column, and what 'auto' is along H and along W.
+
+    There are two functions for a convolution, 7x7 and '7x7, NHWC'.
+    """
     torch.manual_seed(0)
     dense = shape.kind == 'dense'
     x = torch.randn(shape.batch, shape.channels, shape.height, shape.width).to(device, dtype)
@@ -149,7 +152,9 @@ def candidates(
                 [weight] if dense else [weight, bias],
             )
     functions['copy'] = timed(torch.clone, x, [])
-    return functions
+    with torch.set_grad_enabled(mode == 'training'):
+        kernels = mixers.prepare_mixer(x, halves, 'auto')
+    return functions, ' '.join(kernel.backend for kernel in kernels)
 
 
 def mixer(
@@ -167,16 +172,6 @@ def circulant_values(shape: Shape) -> int:
     return (shape.channels // 2 * max(shape.height, shape.width)) ** 2
 
 
-def chosen(shape: Shape, mode: str, dtype: torch.dtype, device: torch.device) -> str:
-    """What 'auto' is, along H and along W."""
-    x = torch.zeros(shape.batch, shape.channels, shape.height, shape.width).to(device, dtype)
-    with torch.set_grad_enabled(mode == 'training'):
-        x.requires_grad_(mode == 'training')
-        halves = mixers.make_halves(x, shape.kernel, shape.kind == 'dense')
-        kernels = mixers.prepare_mixer(x, halves, 'auto')
-    return ' '.join(kernel.backend for kernel in kernels)
-
-
 def affordable(function: Callable[[], object], cap: float, limit: float) -> bool:
     if timing.time_of(function) > cap:
         return False
@@ -185,8 +180,7 @@ def affordable(function: Callable[[], object], cap: float, limit: float) -> bool
 
 def measure(shape: Shape, mode: str, args: argparse.Namespace) -> dict[str, object]:
     """A row: what was timed, and the median of each column in milliseconds; '' if not timed."""
-    dtype = getattr(torch, args.dtype)
-    functions = candidates(shape, mode, dtype, args.device)
+    functions, auto_is = candidates(shape, mode, getattr(torch, args.dtype), args.device)
     base = functions[BASE[shape.kind]]
     base()
     limit = max(CAP_FLOOR, CAP_RATIO * timing.time_of(base))
@@ -206,7 +200,7 @@ def measure(shape: Shape, mode: str, args: argparse.Namespace) -> dict[str, obje
         kernel='x'.join(map(str, shape.kernel)),
         mode=mode,
         rounds=len(times[BASE[shape.kind]]),
-        auto_is=chosen(shape, mode, dtype, args.device),
+        auto_is=auto_is,
     )
     for column in COLUMNS:
         own = [statistics.median(times[n]) for n in (column, f'{column}, NHWC') if n in times]

@@ -162,7 +162,7 @@ def _by_backend(model: nn.Module, inputs: Tensor, backends: Sequence[str]) -> di
         calls.append((layer, [int(n) for n in args[0].shape]))
 
     layers = list(_parc_layers(model).values())
-    _set_backend(model, backends[0])  # not 'auto', which may choose anything
+    set_backend(model, backends[0])  # not 'auto', which may choose anything
     hooks = [layer.register_forward_pre_hook(note) for layer in layers]
     whole = count_multiply_adds(model, inputs)
     for hook in hooks:
@@ -173,7 +173,7 @@ def _by_backend(model: nn.Module, inputs: Tensor, backends: Sequence[str]) -> di
     for backend in backends:
         parc, unknown = 0, whole.unknown
         for layer, shape in calls:
-            _set_backend(layer, backend)
+            set_backend(layer, backend)
             own = count_multiply_adds(layer, torch.zeros(shape))
             parc, unknown = parc + own.total, unknown | own.unknown
         counts[backend] = Count(whole.total - whole.parc + parc, parc, unknown)
@@ -187,7 +187,8 @@ def _parc_layers(model: nn.Module) -> dict[str, nn.Module]:
     return {name: layer for name, layer in layers.items() if layer not in held}
 
 
-def _set_backend(model: nn.Module, backend: str) -> None:
+def set_backend(model: nn.Module, backend: str) -> None:
+    """Make all ParC layers of a model compute by one backend."""
     for module in model.modules():
         if isinstance(module, ParCConv):
             module.backend = backend

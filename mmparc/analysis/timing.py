@@ -4,6 +4,7 @@ import argparse
 import os
 import platform
 import random
+import re
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -85,7 +86,6 @@ def interleaved(
     rounds: int = 5,
     warmup: int = 1,
     calls: int = 1,
-    seed: int = 0,
 ) -> dict[str, list[float]]:
     """Time all functions in turn, round by round, so that a noisy moment hits all alike.
 
@@ -99,22 +99,16 @@ def interleaved(
         warmup: rounds before the first one, which are not timed.
         calls: of a function in a row for one measurement, which is their mean. More than one lets
             a GPU's host run ahead of it, as in a network, and hides the cost of waiting.
-        seed: of the orders.
 
     Returns:
         The seconds of a call, {name: one measurement a round}, to take the median of.
-
-    Raises:
-        ValueError: if a number is too small.
     """
-    if rounds < 1 or calls < 1 or warmup < 0:
-        raise ValueError(f'there is nothing to time: {rounds=}, {calls=}, {warmup=}')
     for _ in range(warmup):
         for function in functions.values():
             function()
     times = {name: [] for name in functions}
     order = list(functions)
-    generator = random.Random(seed)
+    generator = random.Random(0)
     end = time.perf_counter() + seconds
     done = 0
     while done < rounds or time.perf_counter() < end:
@@ -135,10 +129,19 @@ def time_of(function: Callable[[], object], calls: int = 1) -> float:
     return (time.perf_counter() - start) / calls
 
 
+def _synchronize() -> None:
+    if torch.cuda.is_initialized():
+        torch.cuda.synchronize()
+
+
 def machine() -> str:
     """One line: processor, cores, threads, torch, and the GPU where there is one."""
+    processor, cpuinfo = platform.processor() or platform.machine(), Path('/proc/cpuinfo')
+    if cpuinfo.is_file():
+        names = re.findall(r'^model name\s*: (.*)$', cpuinfo.read_text(), re.M)
+        processor = names[0] if names else processor
     parts = [
-        _processor(),
+        processor,
         f'{os.cpu_count()} logical cores',
         f'{torch.get_num_threads()} threads',
         f'CPU capability {torch.backends.cpu.get_cpu_capability()}',
@@ -150,26 +153,7 @@ def machine() -> str:
             torch.cuda.get_device_name(),
             f'CUDA {torch.version.cuda or torch.version.hip}',
             f'cuDNN {torch.backends.cudnn.version()}',
-            f'TF32 in convolutions {_on(torch.backends.cudnn.allow_tf32)}',
-            f'TF32 in matrix products {_on(torch.backends.cuda.matmul.allow_tf32)}',
+            f'TF32 in convolutions: {torch.backends.cudnn.allow_tf32}',
+            f'TF32 in matrix products: {torch.backends.cuda.matmul.allow_tf32}',
         ]
     return ', '.join(parts)
-
-
-def _on(switch: bool) -> str:
-    return 'on' if switch else 'off'
-
-
-def _synchronize() -> None:
-    if torch.cuda.is_initialized():
-        torch.cuda.synchronize()
-
-
-def _processor() -> str:
-    cpuinfo = Path('/proc/cpuinfo')
-    if cpuinfo.is_file():
-        for line in cpuinfo.read_text().splitlines():
-            key, _, value = line.partition(':')
-            if key.strip() == 'model name':
-                return ' '.join(value.split())
-    return platform.processor() or platform.machine()
