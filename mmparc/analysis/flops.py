@@ -98,7 +98,10 @@ def count_config(
         data = model.data_preprocessor(dict(inputs=[image], data_samples=[sample]), False)
         inputs = data['inputs']
         model = _Forward(model, data['data_samples'])
-        counts = _by_backend(model, inputs, backends)
+        counts = {}
+        for backend in backends if _parc_layers(model) else ['']:
+            set_backend(model, backend)
+            counts[backend] = count_multiply_adds(model, inputs)
     params = sum(p.numel() for p in model.parameters())
     return Report(params, size, source, tuple(inputs.shape[-2:]), counts)
 
@@ -152,32 +155,6 @@ def _build(cfg: Config) -> nn.Module:
         rpn.nms.iou_threshold = 1.0
     with building('the model'):
         return revert_sync_batchnorm(MODELS.build(model_cfg)).eval()
-
-
-def _by_backend(model: nn.Module, inputs: Tensor, backends: Sequence[str]) -> dict[str, Count]:
-    """Trace the whole model once, then each call of a ParC layer by each backend."""
-    calls: list[tuple[nn.Module, list[int]]] = []
-
-    def note(layer: nn.Module, args: tuple[Tensor]) -> None:
-        calls.append((layer, [int(n) for n in args[0].shape]))
-
-    layers = list(_parc_layers(model).values())
-    set_backend(model, backends[0])  # not 'auto', which may choose anything
-    hooks = [layer.register_forward_pre_hook(note) for layer in layers]
-    whole = count_multiply_adds(model, inputs)
-    for hook in hooks:
-        hook.remove()
-    if not layers:
-        return {'': whole}
-    counts = {}
-    for backend in backends:
-        parc, unknown = 0, whole.unknown
-        for layer, shape in calls:
-            set_backend(layer, backend)
-            own = count_multiply_adds(layer, torch.zeros(shape))
-            parc, unknown = parc + own.total, unknown | own.unknown
-        counts[backend] = Count(whole.total - whole.parc + parc, parc, unknown)
-    return counts
 
 
 def _parc_layers(model: nn.Module) -> dict[str, nn.Module]:
