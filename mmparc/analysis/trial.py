@@ -1,7 +1,5 @@
 """A few training steps of any config's model on generated batches, to see that all of it learns."""
 
-from functools import partial
-
 import numpy as np
 import torch
 from mmdet.testing import demo_mm_inputs
@@ -13,7 +11,6 @@ from mmengine.registry import MODELS, DefaultScope
 from mmengine.structures import PixelData
 from mmpretrain.structures import DataSample
 from mmseg.structures import SegDataSample
-from torch import nn
 
 from mmparc.engine.config import datasets_of, drop_pretrained, image_settings, set_amp
 from mmparc.models import ParCConv
@@ -22,6 +19,7 @@ BATCH = 2
 CLASSES = 2  # of the generated labels: no model has fewer
 # The first step may leave a block's last norm at zero, where it began (zero_init_residual).
 STEPS = 3
+PANOPTIC = 'LoadPanopticAnnotations'
 
 
 def take_steps(cfg: Config, size: tuple[int, int]) -> set[str]:
@@ -48,7 +46,18 @@ def take_steps(cfg: Config, size: tuple[int, int]) -> set[str]:
         model.init_weights()
         model.train()
         optimizer = build_optim_wrapper(model, cfg.optim_wrapper)
-        still = _watch(model)
+        learning = {
+            f'{layer}.{name}': parameter
+            for layer, module in model.named_modules()
+            if isinstance(module, ParCConv)
+            for name, parameter in module.named_parameters()
+            if parameter.requires_grad  # a teacher's do not
+        }
+        still = set(learning)
+        for name, parameter in learning.items():
+            parameter.register_post_accumulate_grad_hook(
+                lambda p, name=name: still.discard(name) if p.grad.any() else None
+            )
         hub = MessageHub.get_current_instance()  # where a Runner tells its models how far it is
         hub.update_info_dict(dict(max_iters=STEPS, max_epochs=1, epoch=0))
         for step in range(STEPS):
@@ -58,26 +67,6 @@ def take_steps(cfg: Config, size: tuple[int, int]) -> set[str]:
                 raise ValueError(f'not all losses of step {step + 1} are numbers')
             if not still:
                 break
-    return still
-
-
-def _watch(model: nn.Module) -> set[str]:
-    """The names of ParC parameters that learn; each goes when its first non-zero gradient comes."""
-    parameters = {
-        f'{layer}.{name}': parameter
-        for layer, module in model.named_modules()
-        if isinstance(module, ParCConv)
-        for name, parameter in module.named_parameters()
-        if parameter.requires_grad  # a teacher's do not
-    }
-    still = set(parameters)
-
-    def look(parameter: nn.Parameter, name: str) -> None:
-        if parameter.grad.any():
-            still.discard(name)
-
-    for name, parameter in parameters.items():
-        parameter.register_post_accumulate_grad_hook(partial(look, name=name))
     return still
 
 
@@ -97,15 +86,23 @@ def random_batch(cfg: Config, size: tuple[int, int], seed: int) -> dict:
     """What a data loader of the config's task hands to ``train_step``: noise of a size (H, W)."""
     torch.manual_seed(seed)
     np.random.seed(seed)
+    datasets = datasets_of(cfg.get('train_dataloader'))
+    steps = [step for dataset in datasets for step in dataset.get('pipeline') or []]
     if cfg.default_scope == 'mmdet':
+        # LoadPanopticAnnotations loads masks and a map of classes unless told otherwise
+        loading = [s for s in steps if s['type'] in ('LoadAnnotations', PANOPTIC)]
+        masks, seg = (
+            any(s.get(key, s['type'] == PANOPTIC) for s in loading)
+            for key in ('with_mask', 'with_seg')
+        )
         return demo_mm_inputs(
             BATCH,
             (3, *size),
             num_items=[3] * BATCH,
             num_classes=CLASSES,
             use_box_type=True,
-            with_mask=_loads(cfg, 'with_mask'),
-            with_semantic=_loads(cfg, 'with_seg'),
+            with_mask=masks,
+            with_semantic=seg,
         )
     channels = len(image_settings(cfg).get('mean') or 'RGB')
     images = [torch.randint(256, (channels, *size), dtype=torch.uint8) for _ in range(BATCH)]
@@ -116,26 +113,9 @@ def random_batch(cfg: Config, size: tuple[int, int], seed: int) -> dict:
             meta = dict(img_shape=size, ori_shape=size, pad_shape=size)
             samples.append(SegDataSample(metainfo=meta, gt_sem_seg=PixelData(data=labels)))
         return dict(inputs=images, data_samples=samples)
-    counts = [step['num_views'] for step in _pipeline(cfg) if step['type'] == 'MultiView']
+    counts = [step['num_views'] for step in steps if step['type'] == 'MultiView']
     views = sum(sum(count) if isinstance(count, list) else count for count in counts)
     samples = [DataSample().set_gt_label(i % CLASSES) for i in range(BATCH)]
     batch = torch.stack(images)
     # self-supervised models take views of each image
     return dict(inputs=[batch] * views if views else batch, data_samples=samples)
-
-
-def _loads(cfg: Config, what: str) -> bool:
-    """Whether a detector's training images come with masks, or with a map of classes."""
-    panoptic = ('LoadPanopticAnnotations', True), ('LoadAnnotations', False)
-    return any(
-        step.get(what, default)
-        for step in _pipeline(cfg)
-        for kind, default in panoptic
-        if step['type'] == kind
-    )
-
-
-def _pipeline(cfg: Config) -> list[dict]:
-    """The steps that training images go through."""
-    loader = cfg.get('train_dataloader')
-    return [step for data in datasets_of(loader) for step in data.get('pipeline') or []]
