@@ -8,6 +8,7 @@ model is built and run once, and counted beside the original.
 import argparse
 import os
 import re
+import sys
 from pathlib import Path
 
 from mmparc import tool
@@ -44,11 +45,9 @@ def make_parser() -> argparse.ArgumentParser:
 
 
 def main(args: argparse.Namespace) -> None:
-    from rich.console import Console
-    from rich.table import Table
-
     from mmparc import engine
     from mmparc.analysis.flops import count_config
+    from mmparc.analysis.report import markdown
     from mmparc.engine.errors import first_line
     from mmparc.swap import config_text, plan_swap
 
@@ -59,30 +58,24 @@ def main(args: argparse.Namespace) -> None:
     if args.shape and min(args.shape) < 1:
         raise tool.UserError(f'--shape takes two positive numbers, H W, got {args.shape}')
     tool.quiet()
-    console = Console(stderr=True, soft_wrap=True, markup=False, highlight=False)
     cfg = engine.load_config(args.config)
-    with console.status('looking at what the two backbones hand on'):
-        swap = plan_swap(cfg, args.backbone, args.pretrained)
+    swap = plan_swap(cfg, args.backbone, args.pretrained)
     size = tuple(args.shape) if args.shape else None
-    with console.status('building and counting both models'):
-        try:
-            new = count_config(swap.cfg, size, COUNTED)  # runs all of it once
-        except engine.UserError:
-            raise
-        except Exception as error:  # upstream's modules may raise anything
-            raise engine.UserError(
-                f'the model cannot take {args.backbone}: {first_line(error)} (when run on one '
-                'image)'
-            ) from error
-        old = count_config(cfg, size, COUNTED)
-    table = Table('{} x {} image'.format(*new.size))
-    for column in ('parameters', 'multiply-adds'):
-        table.add_column(column, justify='right')
-    for name, report in (('original', old), (args.backbone, new)):
+    try:
+        new = count_config(swap.cfg, size, COUNTED)  # runs all of it once
+    except engine.UserError:
+        raise
+    except Exception as error:  # upstream's modules may raise anything
+        raise engine.UserError(
+            f'the model cannot take {args.backbone}: {first_line(error)} (when run on one image)'
+        ) from error
+    rows = []
+    for name, report in (('original', count_config(cfg, size, COUNTED)), (args.backbone, new)):
         for backend, count in report.counts.items():
             label = f'{name} (ParC by {backend})' if backend else name
-            table.add_row(label, f'{report.params:,}', f'{count.total / 1e9:,.3f} G')
-    console.print(table)
+            rows.append([label, f'{report.params:,}', f'{count.total / 1e9:,.3f} G'])
+    header = ['{} x {} image'.format(*new.size), 'parameters', 'multiply-adds']
+    print(markdown(header, rows, 1), file=sys.stderr)
 
     base = base_of(args.config, args.out.parent.resolve() if args.out else Path.cwd())
     title = f'{Path(args.config).stem} with {args.backbone}, by tools/swap_backbone.py.'
@@ -90,7 +83,7 @@ def main(args: argparse.Namespace) -> None:
     if args.out:
         args.out.parent.mkdir(parents=True, exist_ok=True)
         args.out.write_text(text)
-        console.print(f'written: {args.out}')
+        print(f'written: {args.out}', file=sys.stderr)
     else:
         print(text, end='')
 

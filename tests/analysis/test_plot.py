@@ -18,7 +18,7 @@ from tool_calls import assert_picture, call, inside, refusal
 from torch import nn
 
 from mmparc import engine
-from mmparc.analysis import figures, kernels
+from mmparc.analysis import kernels
 from mmparc.analysis.predictions import difference, matches
 from mmparc.analysis.sizes import at_size, own_size, sizes_around
 from mmparc.datasets import make_toy_data
@@ -260,15 +260,6 @@ def test_curves(tmp_path: Path) -> None:
 
 
 # What they share
-
-
-def test_labels() -> None:
-    pairs = [('a/x.py', 'none'), ('mmparc::b/x.py', 's0/e.pth')]
-    assert figures.labels(pairs) == ['x, untrained', 'x, e.pth']
-    seeds = [('x.py', f'w/s{n}/e.pth') for n in range(2)]
-    assert figures.labels(seeds) == ['x, s0/e.pth', 'x, s1/e.pth']
-    assert figures.labels([*seeds, ('y.py', 'e.pth')])[2] == 'y, e.pth'
-    assert figures.labels(seeds[:1] * 2) == ['x, e.pth'] * 2
 
 
 def test_refusals(work: Path) -> None:

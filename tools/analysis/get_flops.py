@@ -25,11 +25,9 @@ def make_parser() -> argparse.ArgumentParser:
 
 
 def main(args: argparse.Namespace) -> None:
-    from rich.console import Console
-    from rich.table import Table
-
     from mmparc import engine
     from mmparc.analysis.flops import count_config
+    from mmparc.analysis.report import markdown
     from mmparc.engine.errors import first_line
 
     size = None
@@ -50,25 +48,18 @@ def main(args: argparse.Namespace) -> None:
 
     (height, width), (h, w) = report.size, report.padded
     padded = '' if report.size == report.padded else f', padded to {h} x {w}'
-    console = Console(soft_wrap=True, markup=False)
-    console.print(f'config:     {args.config}')
-    console.print(f'image:      {height} x {width} ({report.source}{padded})')
-    console.print(f'parameters: {report.params:,}')
-    table = Table('ParC by')
-    for column in ('multiply-adds', 'of which ParC'):
-        table.add_column(column, justify='right')
-    for backend, count in report.counts.items():
-        total, parc = f'{count.total / 1e9:,.4f} G', f'{count.parc / 1e6:,.3f} M'
-        table.add_row(backend or '(no ParC)', total, parc if backend else '-')
-    if '' not in report.counts:
-        count = next(iter(report.counts.values()))
-        table.add_section()
-        table.add_row('all but ParC', f'{(count.total - count.parc) / 1e9:,.4f} G', '-')
-    console.print(table)
+    print(f'config:     {args.config}')
+    print(f'image:      {height} x {width} ({report.source}{padded})')
+    print(f'parameters: {report.params:,}\n')
+    rows = [
+        [backend or '(no ParC)', f'{count.total / 1e9:,.4f} G', f'{count.parc / 1e6:,.3f} M']
+        for backend, count in report.counts.items()
+    ]
+    print(markdown(['ParC by', 'multiply-adds', 'of which ParC'], rows, 1))
     unknown = {op: n for count in report.counts.values() for op, n in count.unknown.items()}
     if unknown:
         listed = ', '.join(f'{op} x {n}' for op, n in sorted(unknown.items()))
-        console.print(f'not counted, since unknown: {listed}')
+        print(f'\nnot counted, since unknown: {listed}')
 
 
 if __name__ == '__main__':
