@@ -35,37 +35,33 @@ def make_parser() -> argparse.ArgumentParser:
 
 def load(path: Path, key: str | None) -> dict:
     """The state dict in a checkpoint, which may be all of it or lie under one of its keys."""
-
     from mmparc import engine
 
     if not path.is_file():
-        raise engine.UserError(f"there is no checkpoint '{path}'")
+        raise tool.UserError(f"there is no checkpoint '{path}'")
     engine.allow_mmengine_checkpoints(argparse.Namespace)  # a training script's arguments
     checkpoint = engine.load_weights_only(path)
     if not isinstance(checkpoint, dict):
-        raise engine.UserError(f"'{path}' holds no state dict but a {type(checkpoint).__name__}")
-    candidates = [k for k in KEYS if isinstance(checkpoint.get(k), dict)]
-    if key is None and len(candidates) > 1:
-        raise engine.UserError(
-            f"'{path}' has weights under {', '.join(candidates)}: choose with --key"
-        )
-    if key is None and not candidates:
+        raise tool.UserError(f"'{path}' holds no state dict but a {type(checkpoint).__name__}")
+    found = [key] if key else [k for k in KEYS if isinstance(checkpoint.get(k), dict)]
+    if len(found) > 1:
+        raise tool.UserError(f"'{path}' has weights under {', '.join(found)}: choose with --key")
+    if not found:
         return checkpoint
-    key = key or candidates[0]
-    if not isinstance(checkpoint.get(key), dict):
-        raise engine.UserError(f"'{path}' has no weights under '{key}', only {list(checkpoint)}")
-    return checkpoint[key]
+    if not isinstance(checkpoint.get(found[0]), dict):
+        raise tool.UserError(f"'{path}' has no weights under '{key}', only {list(checkpoint)}")
+    return checkpoint[found[0]]
 
 
 def main(args: argparse.Namespace) -> None:
     import torch
 
-    from mmparc import converters, engine
+    from mmparc import converters
 
     if args.output.exists():
-        raise engine.UserError(f"'{args.output}' is there already: remove it or name another")
+        raise tool.UserError(f"'{args.output}' is there already: remove it or name another")
     if not args.output.parent.is_dir():
-        raise engine.UserError(f"there is no folder '{args.output.parent}': make it first")
+        raise tool.UserError(f"there is no folder '{args.output.parent}': make it first")
     state_dict = load(args.input, args.key)
     meta = dict(mmparc_version=mmparc.__version__, model=args.model, source=args.input.name)
     try:
@@ -75,7 +71,7 @@ def main(args: argparse.Namespace) -> None:
             converted = converters.convert_official(state_dict, args.model)
             meta['backbone'] = converters.backbone_config(state_dict, args.model)
     except ValueError as error:
-        raise engine.UserError(f'{args.input}: {error}') from None
+        raise tool.UserError(f'{args.input}: {error}') from None
     torch.save(dict(state_dict=converted, meta=meta), args.output)
     print(f'{len(converted)} tensors in {args.output}')
     if 'backbone' in meta:

@@ -8,6 +8,7 @@ each with a `preview.png` to look at. What is already there is left as it is.
 import argparse
 import os
 import signal
+from functools import partial
 from pathlib import Path
 
 from mmparc import tool
@@ -35,7 +36,7 @@ def make_parser() -> argparse.ArgumentParser:
 
 def main(args: argparse.Namespace) -> None:
     from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
+    from rich.progress import Progress
 
     from mmparc.datasets import DEFAULTS, holds_toy_data, make_toy_data
 
@@ -48,19 +49,12 @@ def main(args: argparse.Namespace) -> None:
     workers = min(len(cores), 8)
     try:
         missing = [task for task in args.tasks if not holds_toy_data(args.out, task, **settings)]
-        columns = '{task.description}', BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
-        with Progress(*columns, console=Console(stderr=True), disable=not missing) as progress:
+        with Progress(console=Console(stderr=True), disable=not missing) as progress:
             for task in missing:
-                defaults = DEFAULTS[task]
-                total = (args.train or defaults.train) + (args.val or defaults.val)
+                total = (args.train or DEFAULTS[task].train) + (args.val or DEFAULTS[task].val)
                 bar = progress.add_task(task, total=total)
-                make_toy_data(
-                    args.out,
-                    task,
-                    **settings,
-                    workers=workers,
-                    on_image=lambda bar=bar: progress.advance(bar),
-                )
+                on_image = partial(progress.advance, bar)
+                make_toy_data(args.out, task, **settings, workers=workers, on_image=on_image)
     except (ValueError, OSError) as error:
         raise tool.UserError(str(error)) from None
     except KeyboardInterrupt:

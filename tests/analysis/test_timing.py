@@ -34,7 +34,7 @@ def test_each_round_has_all_functions_in_an_order_of_its_own() -> None:
 
 
 def test_times_are_those_of_one_call() -> None:
-    """The warm-up is not among them, and calls in a row are divided out."""
+    """The warm-up is not among them, calls in a row are divided out, rounds fill the time."""
     first = []
 
     def slow_once() -> None:
@@ -42,19 +42,12 @@ def test_times_are_those_of_one_call() -> None:
         first.append(True)
 
     functions = dict(once=slow_once, slow=lambda: time.sleep(0.01))
-    for calls in (1, 4):
-        first.clear()
-        times = interleaved(functions, seconds=0, rounds=5, calls=calls)
-        once, slow = (statistics.median(times[name]) for name in ('once', 'slow'))
-        assert 0.001 <= once < slow and 0.01 <= slow < 0.04
-        assert max(times['once']) < 0.3
+    times = interleaved(functions, seconds=0.1, rounds=1, calls=4)
+    once, slow = (statistics.median(times[name]) for name in ('once', 'slow'))
+    assert 0.001 <= once < slow and 0.01 <= slow < 0.04
+    assert max(times['once']) < 0.3 and 2 <= len(times['once']) <= 3
     first.clear()
     assert interleaved(functions, seconds=0, rounds=2, warmup=0)['once'][0] >= 0.3  # the control
-
-
-def test_rounds_begin_until_the_time_has_passed() -> None:
-    times = interleaved(dict(f=lambda: time.sleep(0.01)), seconds=0.3, rounds=1)
-    assert 3 <= len(times['f']) <= 31
 
 
 def test_a_gpu_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
