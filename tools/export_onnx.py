@@ -127,7 +127,7 @@ def main(args: argparse.Namespace) -> None:
     logging.disable(logging.WARNING)  # torch's exporter
     torch.manual_seed(0)
     cfg = engine.load_config(args.config, args.cfg_options)
-    engine.check_model_types(cfg)
+    engine.check_types(cfg)
     engine.allow_mmengine_checkpoints()
     multiple = args.multiple or export.size_multiple(cfg)
     shape = shape_of(args, cfg, multiple)

@@ -84,7 +84,7 @@ def main(args: argparse.Namespace) -> None:
         if not cfg.get('resume'):
             with engine.building('the model with its pretrained weights'):
                 engine.check_loaded_share(runner.model, cfg.get('load_from'), args.min_loaded)
-        engine.note_start(runner, engine.load_config(args.config))
+        runner.register_hook(engine.StartHook(runner, engine.load_config(args.config)))
         runner.train()
 
 

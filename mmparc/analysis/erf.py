@@ -291,7 +291,7 @@ def config_source(config: str, checkpoint: str) -> Source:
     cfg = engine.load_config(config)
     if not isinstance(cfg.model.get('backbone'), dict):
         raise UserError(f"the model of '{config}' has no backbone (model.backbone)")
-    engine.check_model_types(cfg)
+    engine.check_types(cfg)
     engine.drop_pretrained(cfg)
     engine.check_checkpoint(checkpoint, 'to look at')
     images = image_settings(cfg)

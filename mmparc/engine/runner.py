@@ -14,8 +14,8 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 from . import data_checks
-from .building import building
 from .device import connect_on_cpu
+from .errors import building
 from .resuming import EvaluationHook, SeedHook
 from .samples import seeded
 

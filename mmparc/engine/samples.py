@@ -14,9 +14,8 @@ from PIL import Image
 from torch.utils.data import DataLoader, Dataset, IterableDataset, Sampler
 
 from . import resuming
-from .building import cause_of
 from .data_checks import MaskCheck, size_problem
-from .errors import SampleError
+from .errors import SampleError, cause_of
 
 
 class Draw(NamedTuple):

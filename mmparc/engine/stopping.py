@@ -33,9 +33,11 @@ def stops_in_one_line(work_dir: str) -> Iterator[None]:
                 os._exit(0)
             return
         stopped.append(number)
-        # neither a second signal nor torch's watch over its workers interferes
-        for each in (*before, signal.SIGCHLD):
-            signal.signal(each, signal.SIG_DFL)
+        for each in before:
+            signal.signal(each, signal.SIG_DFL)  # a second one ends the process
+        # torch's watch over its workers must not interfere; with SIG_DFL Python would print that it
+        # ignores a SIGCHLD which has already come
+        signal.signal(signal.SIGCHLD, lambda *_: None)
         for worker in multiprocessing.active_children():
             worker.kill()
         raise KeyboardInterrupt
