@@ -76,7 +76,6 @@ def main(args: argparse.Namespace) -> None:
     engine.use_default_collate(cfg)
     engine.allow_mmengine_checkpoints()
     engine.use_atomic_checkpoints(cfg)
-    engine.stop_on_non_finite(cfg)
     with engine.stops_in_one_line(cfg.work_dir):
         if cfg.get('resume'):
             engine.take_up_seed(cfg)

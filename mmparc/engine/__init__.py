@@ -18,7 +18,6 @@ from .config import (
 )
 from .device import check_gpu_operators
 from .errors import building
-from .finite import stop_on_non_finite
 from .loading import check_loaded_share, check_whole_model
 from .provenance import StartHook
 from .resuming import take_up_seed

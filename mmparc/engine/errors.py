@@ -2,7 +2,7 @@
 
 import difflib
 import traceback
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 
 from mmparc.errors import UserError
@@ -48,6 +48,11 @@ def first_line(error: Exception) -> str:
     """An error's type and first line."""
     lines = str(error).strip().splitlines()
     return f'{type(error).__name__}: {lines[0]}' if lines else type(error).__name__
+
+
+def listed(names: Sequence[str], most: int = 4) -> str:
+    more = f' and {len(names) - most} more' if len(names) > most else ''
+    return ', '.join(names[:most]) + more
 
 
 def suggest(name: str, known: Iterable[str]) -> str:

@@ -5,7 +5,7 @@ names, would leave a run with random weights.
 """
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
 from mmengine.logging import print_log
 from mmengine.model import BaseModule, is_model_wrapper
@@ -13,9 +13,7 @@ from mmengine.runner import CheckpointLoader
 from torch import Tensor, nn
 
 from ..layers import ResizedOnLoad
-from .errors import UserError
-
-NAMED = 4  # how many names a message lists
+from .errors import UserError, listed
 
 
 def check_loaded_share(model: nn.Module, load_from: str | None, minimum: float) -> None:
@@ -42,7 +40,7 @@ def check_loaded_share(model: nn.Module, load_from: str | None, minimum: float) 
         share = sum(saved[key].numel() for key in fitting) / total if total else 0.0
         message = f'{share:.1%} of {path} is loaded into {name}'
         if left:
-            message += f' (not {_listed(left)})'
+            message += f' (not {listed(left)})'
         if share < minimum:
             raise UserError(
                 f'only {message}: use a checkpoint of this model, or pass a lower share with '
@@ -50,7 +48,7 @@ def check_loaded_share(model: nn.Module, load_from: str | None, minimum: float) 
             )
         print_log(message, 'current')
         if missing := [key for key, _ in module.named_parameters() if key not in fitting]:
-            print_log(f'{name}: {_listed(missing)} start anew', 'current', logging.WARNING)
+            print_log(f'{name}: {listed(missing)} start anew', 'current', logging.WARNING)
 
 
 def check_whole_model(model: nn.Module, load_from: str, prefix: str = '') -> None:
@@ -71,11 +69,11 @@ def check_whole_model(model: nn.Module, load_from: str, prefix: str = '') -> Non
     try:
         missing, more = model.load_state_dict(_weights(load_from, prefix), strict=False)
         deeper = [key for key in more if _is_of_longer_sequence(model, key)]
-        problem = missing and f'it lacks {_listed(missing)}'
-        problem = problem or (deeper and f'it also has {_listed(deeper)}')
+        problem = missing and f'it lacks {listed(missing)}'
+        problem = problem or (deeper and f'it also has {listed(deeper)}')
         if more and not problem:
             print_log(
-                f"'{load_from}' also has {_listed(more)}, which this model does not: left out",
+                f"'{load_from}' also has {listed(more)}, which this model does not: left out",
                 'current',
                 logging.WARNING,
             )
@@ -96,11 +94,6 @@ def _is_of_longer_sequence(module: nn.Module, key: str) -> bool:
             return part.isdigit() and isinstance(module, nn.Sequential | nn.ModuleList)
         module = children[part]
     return False
-
-
-def _listed(names: Sequence[str]) -> str:
-    more = f' and {len(names) - NAMED} more' if len(names) > NAMED else ''
-    return ', '.join(names[:NAMED]) + more
 
 
 def _starting_points(
