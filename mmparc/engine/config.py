@@ -16,6 +16,7 @@ from mmengine.utils import get_installed_path
 
 from mmparc.home import home
 
+from .device import VARIABLES
 from .errors import UserError, first_line, suggest
 
 # The folder of a task's configs and runs, by the scope that its configs are written for.
@@ -42,24 +43,16 @@ if importlib.util.find_spec('mmseg'):
     MODULE2PACKAGE['mmseg'] = 'mmseg'
 
 
-# What a launcher tells each process, and how one starts it.
-LAUNCHED = {
-    'pytorch': ('RANK', 'tools/dist_train.sh CONFIG GPUS'),
-    'slurm': ('SLURM_PROCID', 'tools/slurm_train.sh PARTITION JOB_NAME CONFIG'),
-    'mpi': ('OMPI_COMM_WORLD_RANK', 'mpirun'),
-}
-
-
 def config_of(args: argparse.Namespace) -> Config:
     """Load the config that parsed arguments ask for, with its work directory and launcher."""
     if args.local_rank is not None:
         os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
     if args.launcher != 'none':
-        variable, command = LAUNCHED[args.launcher]
+        variable = VARIABLES[args.launcher][0]
         if variable not in os.environ:
             raise UserError(
                 f'--launcher {args.launcher} is for a process that it has started, and {variable} '
-                f'is not in the environment: start it by {command}, or leave --launcher out'
+                'is not in the environment: use tools/dist_train.sh or tools/slurm_train.sh'
             )
     cfg = load_config(args.config, args.cfg_options)
     set_work_dir(cfg, args.config, args.work_dir)

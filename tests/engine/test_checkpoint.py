@@ -1,7 +1,7 @@
 """What safe loading lets in, and that no code in a checkpoint runs, whichever way it is loaded.
 
 Every attack is first loaded without care, where it must work: it writes a file, ``trace``.
-The same files given to the tools are in tests/robustness/test_untrusted.py.
+The same files given to the tools are in tests/robustness/test_bad_input.py.
 """
 
 import functools

@@ -84,6 +84,22 @@ def checkpoint(task: str, change: Callable[[dict], object] = lambda content: Non
     return spoil
 
 
+class Attack:
+    """Pickles as code that writes a file, which is then new; tests/engine/test_checkpoint.py has
+    the control, more attacks, and the loaders behind the tools.
+    """
+
+    def __reduce__(self):
+        return exec, ('open("ran", "w").close()',)
+
+
+def attack(folder: Path) -> None:
+    weights = {'backbone.stages.2.0.gamma': torch.ones(8)}
+    content = dict(state_dict=weights, meta=dict(epoch=1), message_hub=Attack())
+    torch.save(content, folder / 'bad.pth')
+    write('latest/last_checkpoint', str(folder / 'bad.pth'))(folder)
+
+
 def with_weight(name: str, shape: tuple[int, ...]) -> Spoil:
     return checkpoint('cls', lambda c: c['state_dict'].update({name: torch.ones(shape)}))
 
@@ -165,12 +181,8 @@ ParC = 'flops model.backbone._delete_=True model.backbone.type=mmparc.ParCResNet
 BAD_CONFIGS: list[Case] = [
     # names; test_config.py has more
     ('tools/train.py no/such.py', 'no/such.py'),
-    ('train cls model.backbone.type=mmparc.ParCConvNext', "'mmparc.ParCConvNeXt'"),
-    ('train cls train_dataloader.dataset.pipeline.1.type=RandomFlop', "'RandomFlip'"),
-    ('train cls optim_wrapper.optimizer.type=AdamWW', "'AdamW'"),
-    ('train cls train_dataloader.dataset.type=ImageNett', "'ImageNet'"),
-    ('train cls val_evaluator.type=Acuracy', "'Accuracy'"),
     ('train cls param_scheduler.0.type=LinearLr', "'LinearLR'"),
+    ('train cls model.backbone.type=mmparc.ParCConvNext', "'mmparc.ParCConvNeXt'"),
     ('train cls model.backbone.parc_start=1,1,1,1', "'parc_start'"),
     ('train cls model.backbone.arch=gigantic', 'arch'),
     ('train cls model.backbone.resize=nearest', "resize|'interpolate_sum'"),
@@ -192,6 +204,7 @@ BAD_CONFIGS: list[Case] = [
     ('train cls train_dataloader.batch_size=0', 'batch_size'),
     ('train cls train_dataloader.num_workers=-1', 'num_workers'),
     ('train cls train_cfg.max_epochs=0', 'max_epochs'),
+    ('train cls train_cfg.max_epochs=9 optim_wrapper.optimizer.lr=1e30', 'loss is nan|iteration'),
     ('train cls max_epochs=2', 'train_cfg.max_epochs'),
     ('train cls model=3', 'model'),
     ('train cls model.backbone=3', 'model'),
@@ -241,6 +254,20 @@ BAD_CHECKPOINTS: list[Case] = [
     ('convert', 'bad.pth', checkpoint('cls')),
     ('export', "'bad.pth'", cut_off(0.5)),
     ('export', "'bad.pth'", checkpoint('seg')),
+]
+PLOT = 'tools/analysis/plot.py {} bad.pth --out out'
+RESUME = COMMANDS['train cls'].replace('--work-dir run', '--work-dir latest --resume')
+CODE: list[Case] = [  # ways in for a checkpoint that holds code
+    *((command, 'bad.pth', attack) for command in ('resume', 'test cls', 'test det', 'test seg')),
+    *((command, 'bad.pth', attack) for command in ('convert', 'export')),
+    ('train cls load_from=bad.pth', 'bad.pth', attack),
+    (PRETRAINED + 'bad.pth', 'bad.pth', attack),
+    (RESUME, 'bad.pth', attack),
+    ('tools/convert_official.py parc_convnext bad.pth out.pth --to-official', 'bad.pth', attack),
+    (PLOT.format('kernels CLS'), 'bad.pth', attack),
+    (PLOT.format('erf --config CLS'), 'bad.pth', attack),
+    (PLOT.format('sizes CLS') + ' --cfg-options data_root=data/cls', 'bad.pth', attack),
+    (PLOT.format('predictions CLS none CLS') + ' --cfg-options data_root=data/cls', 'bad', attack),
 ]
 LIST = ' train_dataloader.dataset.ann_file=list.txt train_dataloader.dataset.data_prefix=train'
 LIST += ' train_dataloader.dataset.split=train'
@@ -316,6 +343,7 @@ BAD_COMMANDS: list[Case] = [
 GROUPS = {
     'configs': BAD_CONFIGS,
     'checkpoints': BAD_CHECKPOINTS,
+    'checkpoints with code': CODE,
     'data': BAD_DATA,
     'command lines': BAD_COMMANDS,
 }

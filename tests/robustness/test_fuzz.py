@@ -18,7 +18,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from operator_cases import HALVES, cotangent_of
 
-from mmparc.ops import BACKENDS, parc, parc_reference
+from mmparc.ops import BACKENDS, parc, parc_reference, resize_taps
+from mmparc.ops.backends import exported
 
 FLOATS = (torch.float64, torch.float32, *HALVES)
 OTHERS = (torch.int64, torch.bool, torch.complex64, torch.float8_e4m3fn)
@@ -242,3 +243,20 @@ def test_a_wrong_refusal_is_found(wrong):
     """Negative control."""
     with pytest.raises((AssertionError, pytest.fail.Exception)):
         fuzz_refusals(wrong, QUICK)
+
+
+# Deterministic algorithms
+
+
+def test_deterministic_gradients_of_resizing(monkeypatch):
+    """On other devices than a CPU torch has none for F.interpolate: there a product is used."""
+    used = []
+    run = exported.resize_taps
+    monkeypatch.setattr(exported, 'resize_taps', lambda *args: used.append(args) or run(*args))
+    for deterministic in (False, True):
+        torch.use_deterministic_algorithms(deterministic)
+        try:
+            resize_taps(torch.randn(3, 7, device='meta'), 12, 'interpolate_sum')
+        finally:
+            torch.use_deterministic_algorithms(False)
+        assert len(used) == deterministic

@@ -20,12 +20,10 @@ def growth(case: str, iterations: int, kept: int, folder: Path) -> float:
     """MiB by which the last quarter's median resident memory exceeds the second quarter's."""
     done = run_tool('tests/memory.py', case, iterations, kept, cwd=folder, timeout=3600)
     assert done.returncode == 0, done.stderr[-3000:]
-    noted = json.loads(done.stdout.splitlines()[-1])
-    resident, quarter = noted['resident'], iterations // 4
-    assert len(resident) == iterations and noted['shapes'] > min(iterations, 800) * 0.8
+    resident, quarter = json.loads(done.stdout.splitlines()[-1]), iterations // 4
     second, last = resident[quarter : 2 * quarter], resident[3 * quarter :]
     grown = (median(last) - median(second)) / MIB
-    print(f'{case}, {iterations} iterations, {noted["shapes"]} shapes: {grown:+.1f} MiB')
+    print(f'{case}, {iterations} iterations: {grown:+.1f} MiB')
     return grown
 
 

@@ -5,7 +5,6 @@
 srun and scontrol.
 """
 
-import json
 import os
 import signal
 import socket
@@ -54,12 +53,10 @@ def leaf(task: str, family: str) -> Path:
     return path
 
 
-def forked(
-    processes: int, config: Path, *args: object, tool: str = 'tools/train.py', **how: Any
-) -> subprocess.CompletedProcess:
+def forked(processes: int, config: Path, *args: object, **how: Any) -> subprocess.CompletedProcess:
     """One process is started so too, but knows of no other."""
     launcher = ['--launcher', 'pytorch'] if processes > 1 else []
-    agent = ('--standalone', f'--nproc_per_node={processes}', ROOT / tool)
+    agent = ('--standalone', f'--nproc_per_node={processes}', ROOT / 'tools/train.py')
     return run_tool('tests/torchrun.py', *agent, config, *launcher, *args, cwd=config.parent, **how)
 
 
@@ -296,7 +293,7 @@ def test_stopped(number: int, data, tmp_path: Path) -> None:
     assert not [pid for pid in run.pids() if psutil.pid_exists(pid)]
 
 
-# Resumed, sharded optimizers, evaluation
+# Resumed, sharded optimizers
 
 
 @pytest.mark.full
@@ -341,23 +338,3 @@ def test_zero_redundancy_optimizer(data, tmp_path: Path, record) -> None:
     resumed = cut.finish(2, epochs=2, resume=True)
     assert equal([*resumed, notes[0]], 'parameters')
     record('ZeroRedundancyOptimizer: equal to AdamW, and resumed', 1, 1)
-
-
-@pytest.mark.full
-def test_evaluation(data, tmp_path: Path, record) -> None:
-    """Eight images of three processes are nine, of which each counts once."""
-    run = Training(tmp_path / 'run', data('cls', IMAGES))
-    run.finish(1, epochs=4)
-    found = {}
-    for processes in (1, 3):
-        out = tmp_path / str(processes)
-        settings = f'data_root={data("cls", IMAGES)}', 'test_evaluator.topk=[1,5]'
-        options = ('--work-dir', out, '--cfg-options', *settings)
-        done = forked(
-            *(processes, run.config, run.out / 'epoch_4.pth', *options), tool='tools/test.py'
-        )
-        assert done.returncode == 0, done.stderr[-4000:]
-        (log,) = out.glob('*/*.json')
-        found[processes] = json.loads(log.read_text())
-    assert 0 < found[1]['accuracy/top5'] == found[3]['accuracy/top5']
-    record('evaluations of several processes equal to that of one', 1, 1)
