@@ -77,19 +77,22 @@ class AtomicCheckpointHook(CheckpointHook):
 
     def before_train(self, runner: Runner) -> None:
         super().before_train(runner)
+        self._remove_surplus(runner)
         # A resumed run may find a new best score before it saves: its name goes into this one.
         self.last_ckpt = runner.message_hub.runtime_info.get('last_ckpt')
 
     def after_val_epoch(self, runner: Runner, metrics: dict | None = None) -> None:
         """Save the best checkpoint, then remove the previous best one."""
         super().after_val_epoch(runner, metrics)
-        self._remove_surplus()
+        self._remove_surplus(runner)
 
-    def _remove_surplus(self) -> None:
+    def _remove_surplus(self, runner: Runner) -> None:
         """Remove old checkpoints; one from elsewhere belongs to the run that was resumed."""
         surplus = getattr(self.file_backend, 'surplus', [])
+        info = runner.message_hub.runtime_info.items()
+        used = {str(value) for key, value in info if 'ckpt' in key}
         for path in surplus:
-            if path.parent == Path(self.out_dir):
+            if path.parent == Path(self.out_dir) and str(path) not in used:
                 path.unlink(missing_ok=True)
         surplus.clear()
 
@@ -122,7 +125,7 @@ class AtomicCheckpointHook(CheckpointHook):
                 path = self.file_backend.join_path(self.out_dir, self.filename_tmpl.format(old))
                 if self.file_backend.isfile(path):
                     self.file_backend.remove(path)
-            self._remove_surplus()
+            self._remove_surplus(runner)
 
 
 def use_atomic_checkpoints(cfg: Config) -> None:
