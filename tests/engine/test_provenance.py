@@ -1,14 +1,14 @@
 """What a run logs of its batch and learning rate, and what it records.
 
-tools/test_train.py compares the records of whole runs with their optimizers.
+tests/tools/test_train.py and tests/robustness/test_processes.py compare the records of whole runs.
 """
 
-import json
 import subprocess
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
-from helpers import ROOT, run_tool
+from helpers import ROOT
 from mmengine.config import Config
 
 from mmparc.engine import provenance
@@ -67,33 +67,11 @@ def test_commit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert provenance.commit_of(tmp_path) == (None, None)
 
 
-@pytest.mark.full
-def test_two_processes(tmp_path: Path) -> None:
-    run_tool('tools/make_toy_data.py', '--tasks', 'cls', '--train', 16, '--val', 8, cwd=tmp_path)
-    config = ROOT / 'configs/cls/convnext/convnext-micro_toy.py'  # made for 32
-    options = [
-        'train_dataloader.batch_size=2',
-        'optim_wrapper.accumulative_counts=2',
-        'train_cfg.max_epochs=1',
-        'train_cfg.val_begin=9',
-        'randomness.seed=3',
-    ]
-    agent = ['--standalone', '--nproc_per_node=2', ROOT / 'tools/train.py']
-    command = [config, '--launcher', 'pytorch', '--work-dir', 'out', '--cfg-options', *options]
-    for scale in ([], ['--auto-scale-lr']):
-        result = run_tool('tests/torchrun.py', *agent, *command, *scale, cwd=tmp_path)
-        assert result.returncode == 0, result.stdout[-2000:] + result.stderr[-4000:]
-        said = result.stdout + result.stderr
-        lr = 0.0005 if scale else 0.002
-        line = f'(samples x processes x accumulated steps: 2 x 2 x 2), peak learning rate {lr}'
-        assert said.count('effective batch') == said.count(f'effective batch 8 {line}') == 1
-        assert said.count('from which 0.0005 follows') == (not scale)
-    record, scaled = map(json.loads, (tmp_path / 'out/starts.jsonl').read_text().splitlines())
-    assert (record['world_size'], record['batch_size']) == (2, 8)
-    assert (record['base_batch_size'], record['lr'], record['seed']) == (32, 0.002, 3)
-    assert scaled['lr'] == 0.0005
-    assert record['command'].startswith('python tools/train.py configs/cls/convnext/convnext-')
-    assert {*record} == {
-        *('time', 'command', 'commit', 'modified', 'mmparc', 'torch', 'device', 'world_size'),
-        *('batch_size', 'base_batch_size', 'lr', 'seed', 'resumed'),
-    }
+def test_accumulated_steps_count_where_the_rate_is_scaled() -> None:
+    cfg = Config(IMAGENET.to_dict())
+    cfg.optim_wrapper.accumulative_counts = 4
+    group = dict(lr=4e-3)
+    runner = SimpleNamespace(cfg=cfg, optim_wrapper=SimpleNamespace(param_groups=[group]))
+    runner.auto_scale_lr = dict(enable=True, base_batch_size=4096)
+    provenance.StartHook(runner, IMAGENET)
+    assert runner.auto_scale_lr == dict(enable=True, base_batch_size=1024)

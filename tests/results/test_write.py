@@ -241,13 +241,8 @@ def test_from_work_directories_to_pages(tmp_path: Path, monkeypatch: pytest.Monk
     assert Path('my.md').read_text().endswith('\nmine')
     assert Path('out/figures/segmentation_voc.png').stat().st_size > 1000
 
-    # the work directory is gone: the result stays
     args = ['segmentation_voc', '--out', 'out']
-    kept = {path: path.read_bytes() for path in Path('out').glob('*.*')}
-    shutil.rmtree('work_dirs')
-    call('paper_tables', *args)
     call('paper_tables', '--check', *args)
-    assert {path: path.read_bytes() for path in Path('out').glob('*.*')} == kept
     # a number changed by hand is found, and other people's files stay
     page.write_text(page.read_text().replace('41.50', '43.50'))
     with pytest.raises(UserError, match=r'segmentation_voc.md'):

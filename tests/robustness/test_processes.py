@@ -5,6 +5,7 @@
 srun and scontrol.
 """
 
+import json
 import os
 import signal
 import socket
@@ -204,8 +205,13 @@ def test_gradients_are_those_of_one_process(cases, data, tmp_path: Path, record)
     """In float64; the controls are a step of unsynchronised gradients and another batch."""
     note = dict(more=EXACT, gradients=True, alone=1)
 
-    def train(name: str, *args: Any, **how: Any) -> list[dict]:
-        return Training(tmp_path / name, data('cls', IMAGES), **note).finish(*args, **how)
+    def train(name: str, processes: int, **how: Any) -> list[dict]:
+        run = Training(tmp_path / name, data('cls', IMAGES), **note)
+        notes = run.finish(processes, **how)
+        record = json.loads((run.out / 'starts.jsonl').read_text())  # one line, of rank 0
+        assert record['world_size'] == processes
+        assert record['batch_size'] == processes * how['batch']
+        return notes
 
     (one,) = train('one', 1, batch=BATCH_OF_ALL)
     for processes, name in cases:
