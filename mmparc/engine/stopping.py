@@ -2,6 +2,7 @@
 
 import contextlib
 import errno
+import logging
 import multiprocessing
 import os
 import signal
@@ -53,7 +54,12 @@ def stops_in_one_line(work_dir: str) -> Iterator[None]:
             if is_main_process():
                 name = signal.Signals(stopped[0]).name
                 print(f'stopped by {name}: {_how_to_go_on(work_dir)}', file=sys.stderr)
-            sys.exit(128 + stopped[0])
+            # Not sys.exit: an interrupted torch.save writes to its closed buffer when it is freed,
+            # which aborts the process.
+            logging.shutdown()
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(128 + stopped[0])
         if isinstance(error, OSError) and error.errno in _FULL:
             raise UserError(
                 f'{error.filename or "a file"} could not be written ({error.strerror}): free some '

@@ -21,7 +21,7 @@ from pathlib import Path
 import psutil
 import pytest
 import torch
-from helpers import ROOT, run_tool
+from helpers import ROOT, run_python, run_tool
 
 # Classification and detection go by epochs, segmentation by iterations; none loads its samples as
 # another one does; beside flipped samples, mixup, nothing, and dropout draw random numbers.
@@ -306,3 +306,24 @@ def test_stopped_anywhere(number: int, to_all: bool, uncut, data, tmp_path: Path
         shutil.rmtree(run.work_dir, ignore_errors=True)
     record(f'stopped by {signal.Signals(number).name}', tried, held)
     assert held == tried
+
+
+# As torch.save does; freed by Python at its end, the writer would abort the process.
+INTERRUPTED = """
+import io, os, signal, torch
+from mmparc.engine import stops_in_one_line
+
+def save():
+    with io.BytesIO() as file:
+        writer = torch._C.PyTorchFileWriter(file)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+with stops_in_one_line('nowhere'):
+    save()
+"""
+
+
+@pytest.mark.full
+def test_stopped_while_saving() -> None:
+    done = run_python(INTERRUPTED)
+    assert done.returncode == 128 + signal.SIGTERM and 'nowhere' in one_line(done)
