@@ -56,6 +56,8 @@ def stops_in_one_line(work_dir: str) -> Iterator[None]:
                 print(f'stopped by {name}: {_how_to_go_on(work_dir)}', file=sys.stderr)
             # Not sys.exit: an interrupted torch.save writes to its closed buffer when it is freed,
             # which aborts the process.
+            for worker in multiprocessing.active_children():
+                worker.join()
             logging.shutdown()
             sys.stdout.flush()
             sys.stderr.flush()
