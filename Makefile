@@ -30,7 +30,7 @@ test-stacks: env  ## six other stacks, hours: see docs/robustness [STACK=torch2_
 	@$(VENV_PYTHON) tools/try_stacks.py $(STACK)
 
 robustness: env  ## all failure tests, see docs/robustness [POINT=crash]
-	@$(VENV_PYTHON) -m pytest -n 0 -m '' -rA --timeout 0 \
+	@MMPARC_FIGURES=docs/robustness/figures.csv $(VENV_PYTHON) -m pytest -n 0 -m '' -rA --timeout 0 \
 	    tests/robustness$(if $(POINT),/test_$(POINT).py) $(PYTEST_ARGS)
 
 lint: env  ## ruff, its format, and spelling

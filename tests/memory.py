@@ -4,12 +4,9 @@ memory.py CASE ITERATIONS KEPT: a process of its own, so that memory which other
 does not hide a leak. KEPT bytes are kept in each iteration: 0, or what the control asks for.
 """
 
-import functools
-import itertools
 import json
 import random
 import sys
-from collections.abc import Callable, Iterator
 
 import psutil
 import torch
@@ -20,68 +17,35 @@ from mmparc.models import ParCConvNeXt
 from mmparc.ops import BACKENDS
 
 MICRO = dict(depths=[1, 1, 2, 1], channels=[12, 24, 48, 96])
-
-
-def sizes(least: int, most: int) -> Iterator[tuple[int, int]]:
-    """Random heights and widths: even and odd, primes, mostly not square."""
-    draw = random.Random(0)
-    while True:
-        yield draw.randint(least, most), draw.randint(least, most)
-
-
-def backbone() -> tuple[nn.Module, Iterator]:
-    return ParCConvNeXt(arch=MICRO, parc_starts=(1, 1, 1, 0), out_indices=(3,)), sizes(33, 96)
-
-
-def mixers(backend: str) -> tuple[nn.Module, Iterator]:
-    layers = [ParCMixer(8, 14, groups=groups, backend=backend) for groups in (None, 1)]
-    return nn.Sequential(*layers), sizes(3, 32)
-
-
-CASES: dict[str, Callable[[], tuple[nn.Module, Iterator]]] = {}
-for kind in ('training', 'evaluation'):
-    CASES[f'{kind}, a backbone'] = backbone
-    for name in BACKENDS:
-        CASES[f'{kind}, {name}'] = functools.partial(mixers, name)
-
-
-def train(model: nn.Module, shapes: Iterator) -> Iterator[tuple[int, int]]:
-    optimizer = torch.optim.AdamW(model.parameters())
-    for shape in shapes:
-        out = model(torch.randn(1, channels(model), *shape))
-        (out[-1] if isinstance(out, tuple) else out).square().mean().backward()
-        optimizer.step()
-        optimizer.zero_grad()
-        yield shape
-
-
-@torch.no_grad()
-def evaluate(model: nn.Module, shapes: Iterator) -> Iterator[tuple[int, int]]:
-    """Cached kernels are used; every tenth time all weights change, half of these through .data."""
-    model.eval()
-    for i, shape in enumerate(shapes):
-        if i % 10 == 0:
-            for p in model.parameters():
-                p.data.mul_(0.999) if i % 20 else p.mul_(0.999)
-        model(torch.randn(1, channels(model), *shape))
-        yield shape
-
-
-def channels(model: nn.Module) -> int:
-    return 3 if isinstance(model, ParCConvNeXt) else 8
+CASES = [
+    f'{kind}, {what}' for kind in ('training', 'evaluation') for what in ('a backbone', *BACKENDS)
+]
 
 
 def main(case: str, iterations: int, kept: int) -> None:
     torch.manual_seed(0)
     torch.set_num_threads(1)
-    run = train if case.startswith('training') else evaluate
-    process, keep, resident, seen = psutil.Process(), [], [], set()
-    for shape in itertools.islice(run(*CASES[case]()), iterations):
-        seen.add(shape)
+    kind, what = case.split(', ')
+    if what == 'a backbone':
+        model = ParCConvNeXt(arch=MICRO, parc_starts=(1, 1, 1, 0), out_indices=(3,))
+        channels, least, most = 3, 33, 96
+    else:
+        layers = [ParCMixer(8, 14, groups=groups, backend=what) for groups in (None, 1)]
+        model, channels, least, most = nn.Sequential(*layers), 8, 3, 32
+    model.train(kind == 'training').requires_grad_(kind == 'training')
+    draw, process, keep, resident = random.Random(0), psutil.Process(), [], []
+    for i in range(iterations):
+        shape = draw.randint(least, most), draw.randint(least, most)  # mostly not square
+        out = model(torch.randn(1, channels, *shape))
+        if kind == 'training':
+            (out[-1] if what == 'a backbone' else out).square().mean().backward()
+        elif i % 10 == 0:  # cached kernels are used until the weights change
+            for p in model.parameters():
+                p.data.mul_(0.999)
         if kept:
             keep.append(torch.ones(kept, dtype=torch.uint8))
         resident.append(process.memory_info().rss)
-    print(json.dumps(dict(resident=resident, shapes=len(seen))))
+    print(json.dumps(resident))
 
 
 if __name__ == '__main__':

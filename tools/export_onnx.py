@@ -80,7 +80,7 @@ def main(args: argparse.Namespace) -> None:
     logging.disable(logging.WARNING)  # torch's exporter
     torch.manual_seed(0)
     cfg = engine.load_config(args.config, args.cfg_options)
-    engine.check_model_types(cfg)
+    engine.check_types(cfg)
     multiple = args.multiple or export.size_multiple(cfg)
     size = args.shape or [-(-side // multiple) * multiple for side in input_size(cfg)[0]]
     smallest = export.SMALLEST

@@ -76,7 +76,6 @@ def main(args: argparse.Namespace) -> None:
     engine.use_default_collate(cfg)
     engine.allow_mmengine_checkpoints()
     engine.use_atomic_checkpoints(cfg)
-    engine.stop_on_non_finite(cfg)
     with engine.stops_in_one_line(cfg.work_dir):
         if cfg.get('resume'):
             engine.take_up_seed(cfg)
@@ -84,7 +83,7 @@ def main(args: argparse.Namespace) -> None:
         if not cfg.get('resume'):
             with engine.building('the model with its pretrained weights'):
                 engine.check_loaded_share(runner.model, cfg.get('load_from'), args.min_loaded)
-        engine.note_start(runner, engine.load_config(args.config))
+        runner.register_hook(engine.StartHook(runner, engine.load_config(args.config)))
         runner.train()
 
 

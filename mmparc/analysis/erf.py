@@ -238,7 +238,7 @@ def config_source(config: str, checkpoint: str) -> Source:
     cfg = engine.load_config(config)
     if not isinstance(cfg.model.get('backbone'), dict):
         raise UserError(f"the model of '{config}' has no backbone (model.backbone)")
-    engine.check_model_types(cfg)
+    engine.check_types(cfg)
     engine.check_checkpoint(checkpoint, 'to look at')
     images = image_settings(cfg)
     statistics = images.get('mean') or [0.0] * 3, images.get('std') or [1.0] * 3, are_rgb(images)

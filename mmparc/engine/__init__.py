@@ -4,18 +4,10 @@
 
 from mmparc.errors import UserError
 
-from .arguments import config_of
-from .building import building
 from .checkpoint import allow_mmengine_checkpoints, load_weights_only
-from .checks import (
-    build_model,
-    check_data,
-    check_length,
-    check_model_types,
-    check_pretrained,
-    check_types,
-)
+from .checks import build_model, check_data, check_length, check_pretrained, check_types
 from .config import (
+    config_of,
     drop_pretrained,
     enable_auto_scale_lr,
     enable_drawing,
@@ -25,9 +17,9 @@ from .config import (
     use_default_collate,
 )
 from .device import check_gpu_operators
-from .finite import stop_on_non_finite
+from .errors import building
 from .loading import check_loaded_share, check_whole_model
-from .provenance import note_start
+from .provenance import StartHook
 from .resuming import take_up_seed
 from .runner import ResumableRunner
 from .saving import use_atomic_checkpoints

@@ -5,23 +5,36 @@ of mmengine also holds the message hub's HistoryBuffers, whose pickle rebuilds n
 calls ``getattr(HistoryBuffer, <name of a statistic>)``. Only these are allowed in addition.
 """
 
+import functools
 import logging
 import os
 import pickle
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
-from urllib.error import URLError
 
 import numpy as np
 import torch
 from mmengine.logging import HistoryBuffer, print_log
 from mmengine.runner import CheckpointLoader
-from mmengine.runner.checkpoint import load_from_http, load_from_local
+from mmengine.runner.checkpoint import (
+    load_from_http,
+    load_from_local,
+    load_from_mmcls,
+    load_from_openmmlab,
+    load_from_torchvision,
+)
 from torch.torch_version import TorchVersion
 
 from .errors import UserError, first_line
 
+LOADERS = {
+    load_from_local: [''],
+    load_from_http: ['http://', 'https://'],
+    load_from_torchvision: ['torchvision://', 'modelzoo://'],
+    load_from_openmmlab: ['openmmlab://', 'open-mmlab://'],
+    load_from_mmcls: ['mmcls://'],
+}
 # A HistoryBuffer pickles a table of its statistics, which are its methods.
 STATISTICS = ('current', 'max', 'mean', 'min')
 
@@ -38,7 +51,8 @@ def allow_mmengine_checkpoints(*others: type) -> None:
     ``weights_only=False``, and what mmengine cannot load is a UserError. Before torch 2.6 there is
     no safe loading to rely on, and a warning says so.
     """
-    CheckpointLoader.register_scheme(['', 'http://', 'https://'], load_from_file, force=True)
+    for load, schemes in LOADERS.items():
+        CheckpointLoader.register_scheme(schemes, _in_one_line(load), force=True)
     if not loads_safely():
         print_log(
             f'torch {torch.__version__} runs code that a checkpoint may hold, and its weights_only '
@@ -67,31 +81,31 @@ def _statistic(owner: type, name: str) -> Callable:
     return getattr(HistoryBuffer, name)
 
 
-def load_from_file(filename: str, map_location: Any = None) -> Any:
-    """mmengine's loader of a file or an http(s) address, with errors in one line."""
-    load = load_from_http if '://' in filename else load_from_local
-    return _load(load, filename, map_location=map_location)
+def _in_one_line(load: Callable) -> Callable:
+    """A loader whose errors are one line that names what was to be loaded."""
+
+    @functools.wraps(load)
+    def load_or_refuse(path: str | Path, *args: Any, **options: Any) -> Any:
+        try:
+            return load(path, *args, **options)
+        except pickle.UnpicklingError as error:
+            raise UserError(
+                f"'{path}' cannot be read as a checkpoint: it is damaged or holds more than weights"
+                f'{_refused(path)}, which could run code; use a file that holds only weights'
+            ) from error
+        except (RuntimeError, EOFError, ValueError, KeyError, OSError) as error:
+            said = first_line(error).partition('. ')[0]  # leaves out how to switch safe loading off
+            raise UserError(
+                f"'{path}' cannot be read as a checkpoint ({said}): use another file"
+            ) from error
+
+    return load_or_refuse
 
 
 def load_weights_only(path: str | Path, **options: Any) -> Any:
     """torch.load of a file to the CPU, as safe as this torch can, with errors in one line."""
     options = dict(map_location='cpu', weights_only=loads_safely(), **options)
-    return _load(torch.load, path, **options)
-
-
-def _load(load: Callable, path: str | Path, **options: Any) -> Any:
-    try:
-        return load(path, **options)
-    except pickle.UnpicklingError as error:
-        raise UserError(
-            f"'{path}' cannot be read as a checkpoint: it is damaged or holds more than weights"
-            f'{_refused(path)}, which could run code; use a file that holds only weights'
-        ) from error
-    except (RuntimeError, EOFError, ValueError, URLError) as error:
-        said = first_line(error).partition('. ')[0]  # leaves out how to switch safe loading off
-        raise UserError(
-            f"'{path}' cannot be read as a checkpoint ({said}): use another file"
-        ) from error
+    return _in_one_line(torch.load)(path, **options)
 
 
 def _refused(path: str | Path) -> str:

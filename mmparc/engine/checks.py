@@ -1,73 +1,44 @@
 """Checks of a config before anything is built, so that an error is one line and no log begins."""
 
 import copy
-from collections.abc import Iterator
+import re
 from pathlib import Path
-from typing import Any
 
 from mmengine import registry as registries
 from mmengine.config import Config
 from mmengine.registry import MODELS, DefaultScope, Registry
 from torch import nn
 
-from .building import building
 from .config import TASKS, datasets_of, named_nodes, own_configs
-from .errors import UserError, suggest
+from .errors import UserError, building, suggest
 
-
-def check_model_types(cfg: Config) -> None:
-    """Raise UserError if the type of the model or of one of its parts is unknown."""
-    with DefaultScope.overwrite_default_scope(cfg.default_scope):
-        for key, node in _parts('model', cfg.model):
-            _check_type(key, node, cfg.default_scope, MODELS)
+# What builds a dict, by its key in the config.
+KINDS = {
+    r'model(\.(?!init_cfg)\w+)?': MODELS,
+    r'\w+_dataloader\.(.+\.)?(dataset|datasets\.\d+)': registries.DATASETS,
+    r'\w+_dataloader\..+\.pipeline\.\d+': registries.TRANSFORMS,
+    r'\w+_evaluator(\.\d+)?': registries.METRICS,
+    r'(default|custom)_hooks\.\w+': registries.HOOKS,
+    r'optim_wrapper\.optimizer': registries.OPTIMIZERS,
+    r'param_scheduler(\.\d+)?': registries.PARAM_SCHEDULERS,
+}
 
 
 def check_types(cfg: Config, *loops: str) -> None:
-    """Raise UserError if a type in the given loops ('train', 'val', 'test') is unknown."""
-    check_model_types(cfg)
+    """Raise UserError if a type in the model or in the given loops ('train', 'val') is unknown."""
+    keys = ['model', *(f'{loop}_{part}' for loop in loops for part in ('dataloader', 'evaluator'))]
+    keys += ['default_hooks', 'custom_hooks'] if loops else []
+    keys += ['optim_wrapper', 'param_scheduler'] if 'train' in loops else []
+    nodes = [named for key in keys for named in named_nodes(key, cfg.get(key))]
     with DefaultScope.overwrite_default_scope(cfg.default_scope):
-        for key, node, registry in _typed(cfg, loops):
-            _check_type(key, node, cfg.default_scope, registry)
+        for key, node in nodes:
+            registry = next((of for kind, of in KINDS.items() if re.fullmatch(kind, key)), None)
+            own = registry is registries.METRICS and 'metrics' in node  # an Evaluator around them
+            if registry and not own and isinstance(node.get('type'), str):
+                _check_type(key, node, cfg.default_scope, registry)
 
 
-def _typed(cfg: Config, loops: tuple[str, ...]) -> Iterator[tuple[str, Any, Registry]]:
-    """The dicts that a run builds, with their keys and their registries."""
-    for loop in loops:
-        for key, node in named_nodes(f'{loop}_dataloader', cfg.get(f'{loop}_dataloader')):
-            *_, parent, last = ['', *key.split('.')]
-            if last == 'dataset' or parent == 'datasets':
-                yield key, node, registries.DATASETS
-            elif parent == 'pipeline':
-                yield key, node, registries.TRANSFORMS
-        evaluator = f'{loop}_evaluator'
-        for key, node in _listed(evaluator, cfg.get(evaluator)):
-            if 'metrics' not in node:  # an Evaluator around them
-                yield key, node, registries.METRICS
-    for part in ('default_hooks', 'custom_hooks'):
-        for key, node in _parts(part, cfg.get(part)):
-            yield key, node, registries.HOOKS
-    if 'train' in loops:
-        optimizer = cfg.optim_wrapper.get('optimizer')
-        yield 'optim_wrapper.optimizer', optimizer, registries.OPTIMIZERS
-        for key, node in _listed('param_scheduler', cfg.get('param_scheduler')):
-            yield key, node, registries.PARAM_SCHEDULERS
-
-
-def _listed(key: str, node: Any) -> list[tuple[str, dict]]:
-    """A dict, or those in a list."""
-    return [(key, node)] if isinstance(node, dict) else _parts(key, node)
-
-
-def _parts(key: str, node: Any) -> list[tuple[str, dict]]:
-    """A dict and its parts but for the initialization, or the dicts of a list."""
-    nodes = named_nodes(key, node)
-    depth = key.count('.') + 1
-    return [(k, n) for k, n in nodes if k.count('.') <= depth and not k.endswith('.init_cfg')]
-
-
-def _check_type(key: str, node: Any, scope: str, root: Registry) -> None:
-    if not isinstance(node, dict) or not isinstance(node.get('type'), str):
-        return
+def _check_type(key: str, node: dict, scope: str, root: Registry) -> None:
     name = node['type']
     with root.switch_scope_and_registry(node.get('_scope_', scope)) as registry:
         try:

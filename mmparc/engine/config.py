@@ -1,9 +1,10 @@
 """Configs as the tools use them: found by path or upstream name, overridden, and adjusted."""
 
+import argparse
 import importlib.util
 import inspect
+import os
 import traceback
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from mmengine.utils import get_installed_path
 
 from mmparc.home import home
 
+from .device import VARIABLES
 from .errors import UserError, first_line, suggest
 
 # The folder of a task's configs and runs, by the scope that its configs are written for.
@@ -41,6 +43,25 @@ if importlib.util.find_spec('mmseg'):
     MODULE2PACKAGE['mmseg'] = 'mmseg'
 
 
+def config_of(args: argparse.Namespace) -> Config:
+    """Load the config that parsed arguments ask for, with its work directory and launcher."""
+    if args.local_rank is not None:
+        os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
+    if args.launcher != 'none':
+        variable = VARIABLES[args.launcher][0]
+        if variable not in os.environ:
+            raise UserError(
+                f'--launcher {args.launcher} is for a process that it has started, and {variable} '
+                'is not in the environment: use tools/dist_train.sh or tools/slurm_train.sh'
+            )
+    cfg = load_config(args.config, args.cfg_options)
+    set_work_dir(cfg, args.config, args.work_dir)
+    if Path(cfg.work_dir).exists() and not Path(cfg.work_dir).is_dir():
+        raise UserError(f"the work directory '{cfg.work_dir}' is a file: pass another --work-dir")
+    cfg.launcher = args.launcher
+    return cfg
+
+
 def load_config(name: str, options: dict[str, Any] | None = None) -> Config:
     """Load a config and apply ``--cfg-options``.
 
@@ -64,7 +85,9 @@ def load_config(name: str, options: dict[str, Any] | None = None) -> Config:
         ) from error
     _check_full(cfg, f"'{name}'")
     if options:
-        old_root = _data_root(cfg)
+        loaders = [cfg.get(f'{loop}_dataloader') for loop in ('train', 'val', 'test')]
+        roots = [data.get('data_root') for loader in loaders for data in datasets_of(loader)]
+        old_root = next(filter(None, roots), None)
         for key, value in options.items():
             _merge(cfg, key, value)
         _check_full(cfg, f"'{name}' with --cfg-options")
@@ -105,8 +128,15 @@ def _merge(cfg: Config, key: str, value: Any) -> None:
     if first not in cfg and first not in SETTINGS:
         hint = suggest(first, [*cfg, *SETTINGS]) or 'look up its keys in the file'
         raise UserError(f"--cfg-options {key}: there is no '{first}' in the config: {hint}")
-    if first not in SETTINGS:
-        _check_effect(cfg, key)
+    if first not in SETTINGS:  # settings made of it when the file was read keep the old value
+        old = cfg[first] if isinstance(cfg[first], dict | list) else None
+        nodes = [named for top in SETTINGS for named in named_nodes(top, cfg.get(top))]
+        uses = [(p, k) for p, n in nodes for k, v in n.items() if k == first or (old and v == old)]
+        places = ' or '.join(f'{path}.{name}' for path, name in uses) or 'what is made of it'
+        raise UserError(
+            f'--cfg-options {key} has no effect, since {first} is a variable of the file: set '
+            + places
+        )
     try:
         cfg.merge_from_dict({key: value})
     except (TypeError, KeyError, IndexError, ValueError, AttributeError, AssertionError) as error:
@@ -114,25 +144,6 @@ def _merge(cfg: Config, key: str, value: Any) -> None:
             f'--cfg-options {key}={value}: the config has no place for it '
             f'({first_line(error)}): look up what its file has there'
         ) from error
-
-
-def _check_effect(cfg: Config, key: str) -> None:
-    """Raise UserError for a variable of a config's file: settings made of it keep the old value."""
-    name = key.partition('.')[0]
-    old = cfg[name] if isinstance(cfg[name], dict | list) else None
-    used = [
-        f'{path}.{k}'
-        for top in cfg
-        if top in SETTINGS
-        for path, node in named_nodes(top, cfg[top])
-        for k, value in node.items()
-        if k == name or (old and value == old)
-    ]
-    if used:
-        raise UserError(
-            f'--cfg-options {key} has no effect, since {name} is a variable of the file: set '
-            f'{" or ".join(dict.fromkeys(used))}'
-        )
 
 
 def config_path(name: str) -> Path:
@@ -176,14 +187,6 @@ def are_rgb(settings: dict) -> bool:
     return any(settings.get(key) for key in ('to_rgb', 'bgr_to_rgb', 'rgb_to_bgr'))
 
 
-def _data_root(cfg: Config) -> str | None:
-    for loader in ('train_dataloader', 'val_dataloader', 'test_dataloader'):
-        for dataset in datasets_of(cfg.get(loader)):
-            if dataset.get('data_root'):
-                return dataset['data_root']
-    return None
-
-
 def datasets_of(loader: dict | None) -> list[dict]:
     """The innermost data set dicts of a data loader's config, wrappers unwrapped."""
     pending = [loader] if loader else []
@@ -202,21 +205,17 @@ def datasets_of(loader: dict | None) -> list[dict]:
 def _move_data(cfg: Config, old: str, new: str) -> None:
     old, new = old.rstrip('/'), new.rstrip('/')
 
-    def moved(value: str) -> str:
-        inside = value == old or value.startswith(old + '/')
-        return new + value[len(old) :] if inside else value
+    def moved(node: Any) -> Any:
+        if isinstance(node, dict):
+            return {key: moved(value) for key, value in node.items()}
+        if isinstance(node, list | tuple):
+            return type(node)(map(moved, node))
+        inside = isinstance(node, str) and (node == old or node.startswith(old + '/'))
+        return new + node[len(old) :] if inside else node
 
     for key, value in list(cfg.items()):
         if key.endswith(('_dataloader', '_evaluator')):
-            cfg[key] = _map_strings(value, moved)
-
-
-def _map_strings(node: Any, change: Callable[[str], str]) -> Any:
-    if isinstance(node, dict):
-        return {key: _map_strings(value, change) for key, value in node.items()}
-    if isinstance(node, list | tuple):
-        return type(node)(_map_strings(value, change) for value in node)
-    return change(node) if isinstance(node, str) else node
+            cfg[key] = moved(value)
 
 
 def set_work_dir(cfg: Config, name: str, work_dir: str | None) -> None:

@@ -14,6 +14,7 @@ from .errors import UserError
 # Where a launcher's rank, world size and local rank are, in the names that torch reads.
 NAMES = ('RANK', 'WORLD_SIZE', 'LOCAL_RANK')
 VARIABLES = {
+    'pytorch': NAMES,
     'slurm': ('SLURM_PROCID', 'SLURM_NTASKS', 'SLURM_LOCALID'),
     'mpi': ('OMPI_COMM_WORLD_RANK', 'OMPI_COMM_WORLD_SIZE', 'OMPI_COMM_WORLD_LOCAL_RANK'),
 }
@@ -42,13 +43,12 @@ def connect_on_cpu(launcher: str, settings: dict) -> None:
     """
     if launcher == 'none' or is_distributed() or get_device() != 'cpu':
         return
-    if launcher in VARIABLES:
-        for name, variable in zip(NAMES, VARIABLES[launcher], strict=True):
-            os.environ[name] = os.environ[variable]
-        os.environ.setdefault('MASTER_PORT', '29500')
-        if launcher == 'slurm' and 'MASTER_ADDR' not in os.environ:
-            command = ['scontrol', 'show', 'hostname', os.environ['SLURM_NODELIST']]
-            os.environ['MASTER_ADDR'] = subprocess.check_output(command, text=True).split()[0]
+    for name, variable in zip(NAMES, VARIABLES[launcher], strict=True):
+        os.environ[name] = os.environ[variable]
+    os.environ.setdefault('MASTER_PORT', '29500')
+    if launcher == 'slurm' and 'MASTER_ADDR' not in os.environ:
+        command = ['scontrol', 'show', 'hostname', os.environ['SLURM_NODELIST']]
+        os.environ['MASTER_ADDR'] = subprocess.check_output(command, text=True).split()[0]
     timeout = settings.get('timeout')
     options = dict(timeout=timedelta(seconds=timeout)) if timeout else {}
     torch.distributed.init_process_group('gloo', **options)

@@ -6,16 +6,13 @@ from collections.abc import Iterator
 from typing import Any, NoReturn
 
 import torch
-from mmengine.config import Config
 from mmengine.hooks import Hook
 from mmengine.logging import print_log
 from mmengine.runner import Runner
 from mmengine.structures import BaseDataElement
 
 from ..registry import HOOKS
-from .errors import UserError
-
-NAMED = 4  # how many files the message lists; the log has all
+from .errors import UserError, listed
 
 
 @HOOKS.register_module()
@@ -63,21 +60,11 @@ class StopOnNonFiniteHook(Hook):
         for iteration, files in batches.items():
             text = f'images of iteration {iteration}: {", ".join(files) or "unknown"}'
             print_log(text, 'current', logging.ERROR)
-        more = f' and {len(self.files) - NAMED} more' if len(self.files) > NAMED else ''
         raise UserError(
-            f'{seen} in iteration {self.iteration} (images: '
-            f'{", ".join(self.files[:NAMED]) or "unknown"}{more}): check these images and their '
-            'annotations, or continue from the last checkpoint with --resume and a lower learning '
-            'rate'
+            f'{seen} in iteration {self.iteration} (images: {listed(self.files) or "unknown"}): '
+            'check these images and their annotations, or continue from the last checkpoint with '
+            '--resume and a lower learning rate'
         )
-
-
-def stop_on_non_finite(cfg: Config) -> None:
-    """Add StopOnNonFiniteHook to a config that does not have it."""
-    hook = dict(type='mmparc.StopOnNonFiniteHook')
-    hooks = list(cfg.get('custom_hooks') or ())
-    if hook not in hooks:
-        cfg.custom_hooks = [*hooks, hook]
 
 
 def image_files(batch: Any) -> Iterator[str]:

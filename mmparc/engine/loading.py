@@ -5,17 +5,15 @@ names, would leave a run with random weights.
 """
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
 from mmengine.logging import print_log
-from mmengine.model import is_model_wrapper
+from mmengine.model import BaseModule, is_model_wrapper
 from mmengine.runner import CheckpointLoader
 from torch import Tensor, nn
 
 from ..layers import ResizedOnLoad
-from .errors import UserError
-
-NAMED = 4  # how many names a message lists
+from .errors import UserError, listed
 
 
 def check_loaded_share(model: nn.Module, load_from: str | None, minimum: float) -> None:
@@ -29,14 +27,12 @@ def check_loaded_share(model: nn.Module, load_from: str | None, minimum: float) 
     Raises:
         UserError: if less than that fits, or a checkpoint holds no weights.
     """
-    model = _unwrapped(model)
+    model = model.module if is_model_wrapper(model) else model
     for name, module, path, prefix in _starting_points(model, load_from):
-        if getattr(module, 'convert_weights', False):  # mmdet's Swin and PVT
+        if _loads_itself(module):
             print_log(f'{name} renames the weights of {path} itself: not checked', 'current')
             continue
         saved = _weights(path, prefix)
-        if _drops_prefix(module):
-            saved = {key.removeprefix('backbone.'): value for key, value in saved.items()}
         own = module.state_dict()
         fitting = {key for key, value in saved.items() if _fits(module, own, key, value)}
         left = [key for key in saved if key not in fitting]
@@ -44,7 +40,7 @@ def check_loaded_share(model: nn.Module, load_from: str | None, minimum: float) 
         share = sum(saved[key].numel() for key in fitting) / total if total else 0.0
         message = f'{share:.1%} of {path} is loaded into {name}'
         if left:
-            message += f' (not {_listed(left)})'
+            message += f' (not {listed(left)})'
         if share < minimum:
             raise UserError(
                 f'only {message}: use a checkpoint of this model, or pass a lower share with '
@@ -52,7 +48,7 @@ def check_loaded_share(model: nn.Module, load_from: str | None, minimum: float) 
             )
         print_log(message, 'current')
         if missing := [key for key, _ in module.named_parameters() if key not in fitting]:
-            print_log(f'{name}: {_listed(missing)} start anew', 'current', logging.WARNING)
+            print_log(f'{name}: {listed(missing)} start anew', 'current', logging.WARNING)
 
 
 def check_whole_model(model: nn.Module, load_from: str, prefix: str = '') -> None:
@@ -70,15 +66,14 @@ def check_whole_model(model: nn.Module, load_from: str, prefix: str = '') -> Non
         UserError: if the checkpoint lacks a part of the model, has it in another shape, or is of a
             model with more blocks.
     """
-    model = _unwrapped(model)
     try:
         missing, more = model.load_state_dict(_weights(load_from, prefix), strict=False)
         deeper = [key for key in more if _is_of_longer_sequence(model, key)]
-        problem = missing and f'it lacks {_listed(missing)}'
-        problem = problem or (deeper and f'it also has {_listed(deeper)}')
+        problem = missing and f'it lacks {listed(missing)}'
+        problem = problem or (deeper and f'it also has {listed(deeper)}')
         if more and not problem:
             print_log(
-                f"'{load_from}' also has {_listed(more)}, which this model does not: left out",
+                f"'{load_from}' also has {listed(more)}, which this model does not: left out",
                 'current',
                 logging.WARNING,
             )
@@ -101,15 +96,6 @@ def _is_of_longer_sequence(module: nn.Module, key: str) -> bool:
     return False
 
 
-def _unwrapped(model: nn.Module) -> nn.Module:
-    return model.module if is_model_wrapper(model) else model
-
-
-def _listed(names: Sequence[str]) -> str:
-    more = f' and {len(names) - NAMED} more' if len(names) > NAMED else ''
-    return ', '.join(names[:NAMED]) + more
-
-
 def _starting_points(
     model: nn.Module, load_from: str | None
 ) -> Iterator[tuple[str, nn.Module, str, str]]:
@@ -129,8 +115,8 @@ def _weights(path: str, prefix: str) -> dict[str, Tensor]:
     if not isinstance(checkpoint, dict):
         raise UserError(f"'{path}' holds no checkpoint, but a {type(checkpoint).__name__}")
     weights = checkpoint.get('state_dict', checkpoint)
-    weights = weights if isinstance(weights, dict) else {}
-    tensors = {key: value for key, value in weights.items() if isinstance(value, Tensor)}
+    items = weights.items() if isinstance(weights, dict) else ()
+    tensors = {key: value for key, value in items if isinstance(value, Tensor)}
     if not tensors:
         raise UserError(
             f"'{path}' holds no weights under 'state_dict': convert a checkpoint of the ParC "
@@ -143,13 +129,11 @@ def _weights(path: str, prefix: str) -> dict[str, Tensor]:
     return {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
 
 
-def _drops_prefix(module: nn.Module) -> bool:
-    """Whether it takes the backbone of a whole model's checkpoint by itself: two packages' Swin."""
-    names = 'mmdet.models.backbones.swin', 'mmseg.models.backbones.swin'
-    return any(
-        kind.__module__ in names and kind.__name__ == 'SwinTransformer'
-        for kind in type(module).__mro__
-    )
+def _loads_itself(module: nn.Module) -> bool:
+    """Whether it is a backbone of mmdet or mmseg with its own way to load, such as Swin."""
+    kind = type(module)
+    upstream = kind.__module__.startswith(('mmdet.models.backbones', 'mmseg.models.backbones'))
+    return upstream and kind.init_weights is not BaseModule.init_weights
 
 
 def _fits(module: nn.Module, own: dict[str, Tensor], key: str, value: Tensor) -> bool:

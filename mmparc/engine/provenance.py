@@ -7,7 +7,6 @@ Runner.scale_lr. That leaves accumulated steps out of the batch; here they count
 import json
 import logging
 import math
-import re
 import shlex
 import subprocess
 import sys
@@ -38,117 +37,68 @@ def effective_batch(cfg: Config, world_size: int) -> int:
     return cfg.train_dataloader.get('batch_size', 1) * world_size * accumulated(cfg)
 
 
-def base_batch_size(cfg: Config) -> int | None:
-    """The effective batch that a config's rate was made for, if known.
-
-    From ``auto_scale_lr``, else from its file's name: ..._8xb2-... means 8 GPUs with 2 samples
-    each, times the accumulated steps.
-    """
-    if stated := _stated(cfg):
-        return stated
-    named = re.search(r'(?<![a-z0-9])(\d+)xb(\d+)(?![a-z0-9])', Path(cfg.filename or '').stem)
-    return int(named[1]) * int(named[2]) * accumulated(cfg) if named else None
-
-
-def batch_made_for(cfg: Config, made_for: Config) -> int | None:
-    """:func:`base_batch_size` of a config with options, whose own accumulation does not count."""
-    return _stated(cfg) or base_batch_size(made_for)
-
-
-def _stated(cfg: Config) -> int | None:
-    return (cfg.get('auto_scale_lr') or {}).get('base_batch_size')
-
-
 def base_lr(cfg: Config) -> float | None:
     """A config's peak learning rate; None with several optimizers, or if it is not set."""
     return cfg.optim_wrapper.get('optimizer', {}).get('lr')
 
 
-def peak_lr(cfg: Config, world_size: int) -> float | None:
-    """A run's peak learning rate: scaled with the batch where ``auto_scale_lr`` is on."""
-    lr = base_lr(cfg)
-    if lr is None or not (cfg.get('auto_scale_lr') or {}).get('enable'):
-        return lr
-    return lr * effective_batch(cfg, world_size) / cfg.auto_scale_lr.base_batch_size
-
-
-def advice(cfg: Config, made_for: Config, batch: int, lr: float, resumed: bool) -> str | None:
+def advice(cfg: Config, own: float | None, batch: int, lr: float, resumed: bool) -> str | None:
     """The warning for a rate that does not follow from the config's; None where it does.
 
     Args:
-        cfg: the config that is run.
-        made_for: the same without the options of the command line.
+        cfg: the config that is run; ``auto_scale_lr`` has the batch that its rate was made for.
+        own: the rate in the config's file.
         batch: the run's effective batch.
         lr: its peak learning rate.
         resumed: the rate came with a checkpoint, and no option changes it.
     """
-    base, own = batch_made_for(cfg, made_for), base_lr(made_for)
-    if not base or not own:
+    base = (cfg.get('auto_scale_lr') or {}).get('base_batch_size')
+    if not base or not own or math.isclose(lr, own * batch / base, rel_tol=0.01):
         return None
     follows = own * batch / base
-    if math.isclose(lr, follows, rel_tol=0.01):
-        return None
-    scale = '--auto-scale-lr'
-    if not _stated(cfg):
-        scale += f' with --cfg-options auto_scale_lr.base_batch_size={base}'
+    remedy = f'pass --auto-scale-lr, or --cfg-options optim_wrapper.optimizer.lr={follows:.4g}'
     if resumed:
-        remedy = (
-            "a resumed run keeps its checkpoint's, so choose GPUs, samples and accumulated steps "
-            f'that make a batch of {round(lr / own * base)}'
-        )
-    elif base_lr(cfg) != own:
-        remedy = f'omit optim_wrapper.optimizer.lr and pass {scale}'
-    else:
-        remedy = f'pass {scale}, or --cfg-options optim_wrapper.optimizer.lr={follows:.4g}'
+        remedy = f"a resumed run keeps its checkpoint's: make a batch of {round(lr / own * base)}"
     return (
         f'the learning rate is {lr:g} at a batch of {batch}, but the config was made for {own:g} '
         f'at {base}, from which {follows:g} follows: {remedy}'
     )
 
 
-def note_start(runner: Runner, made_for: Config) -> None:
-    """Log and record the batch and the rate of a built Runner when its training begins.
-
-    ``made_for`` is its config without the options of the command line.
-    """
-    scaling = runner.auto_scale_lr
-    if scaling and scaling.get('enable'):
-        base = scaling['base_batch_size'] / accumulated(runner.cfg)
-        runner.auto_scale_lr = dict(scaling, base_batch_size=base)
-    runner.register_hook(StartHook(made_for))
-
-
 class StartHook(Hook):
-    """Logs once the rate is known, which a resumed run takes from its checkpoint."""
+    """Logs and records the batch and the rate once a resumed run has its checkpoint's.
 
-    def __init__(self, made_for: Config) -> None:
-        self.made_for = made_for
+    Register it before the rate is scaled.
 
-    def before_run(self, runner: Runner) -> None:
-        """The optimizer is built and scaled; a checkpoint's state is not loaded yet."""
-        self.lr = peak_lr(runner.cfg, runner.world_size)
-        self.built = _first_rate(runner)
+    Args:
+        runner: with its optimizer.
+        made_for: its config without the options of the command line.
+    """
+
+    def __init__(self, runner: Runner, made_for: Config) -> None:
+        self.own, self.built = base_lr(made_for), _first_rate(runner)
+        scaling = runner.auto_scale_lr
+        if scaling and scaling.get('enable'):
+            base = scaling['base_batch_size'] / accumulated(runner.cfg)
+            runner.auto_scale_lr = dict(scaling, base_batch_size=base)
 
     def before_train(self, runner: Runner) -> None:
-        cfg, resumed = runner.cfg, runner.iter > 0
-        if self.lr is not None:
-            self.lr *= _first_rate(runner) / self.built
+        cfg, resumed, lr = runner.cfg, runner.iter > 0, base_lr(runner.cfg)
+        if lr:  # scaled, or the checkpoint's, as the first group's
+            lr *= _first_rate(runner) / self.built
         batch, steps = effective_batch(cfg, runner.world_size), accumulated(cfg)
         samples = batch // (runner.world_size * steps)
-        rate = "the optimizer's own" if self.lr is None else f'{self.lr:g}'
+        rate = "the optimizer's own" if lr is None else f'{lr:g}'
         print_log(
             f'effective batch {batch} (samples x processes x accumulated steps: '
             f'{samples} x {runner.world_size} x {steps}), peak learning rate {rate}',
             'current',
         )
-        warning = self.lr and advice(cfg, self.made_for, batch, self.lr, resumed)
-        if warning:
+        if lr and (warning := advice(cfg, self.own, batch, lr, resumed)):
             print_log(warning, 'current', logging.WARNING)
         if is_main_process():
-            base = batch_made_for(cfg, self.made_for)
-            record = start_record(runner, batch, base, self.lr, resumed)
             with Path(runner.work_dir, RECORDS).open('a') as file:
-                file.write(json.dumps(record) + '\n')
+                file.write(json.dumps(start_record(runner, batch, lr, resumed)) + '\n')
 
 
 def _first_rate(runner: Runner) -> float | None:
@@ -159,9 +109,7 @@ def _first_rate(runner: Runner) -> float | None:
     return group.get('initial_lr', group['lr'])  # the first where there are schedulers
 
 
-def start_record(
-    runner: Runner, batch: int, base: int | None, lr: float | None, resumed: bool
-) -> dict:
+def start_record(runner: Runner, batch: int, lr: float | None, resumed: bool) -> dict:
     """The circumstances of a run, for tables."""
     commit, modified = commit_of(home())
     command = [argument.replace(f'{home()}/', '') for argument in sys.argv]
@@ -175,7 +123,7 @@ def start_record(
         device=torch.cuda.get_device_name() if get_device() == 'cuda' else 'CPU',
         world_size=runner.world_size,
         batch_size=batch,
-        base_batch_size=base,
+        base_batch_size=(runner.cfg.get('auto_scale_lr') or {}).get('base_batch_size'),
         lr=lr,
         seed=runner.seed,
         resumed=resumed,
@@ -186,13 +134,11 @@ def commit_of(root: Path) -> tuple[str | None, bool | None]:
     """A checkout's commit, and whether tracked files differ from it; None if git cannot say."""
     if not (root / '.git').exists():  # an environment inside another project's checkout
         return None, None
-
-    def git(*args: str) -> str:
-        command = ['git', '-C', str(root), *args]
-        return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
-
+    describe = ['describe', '--always', '--abbrev=40', '--exclude=*', '--dirty=+']
     try:
-        commit = git('rev-parse', 'HEAD')
-        return commit, bool(git('status', '--porcelain', '--untracked-files=no'))
+        said = subprocess.check_output(
+            ['git', '-C', str(root), *describe], stderr=subprocess.DEVNULL, text=True
+        )
     except (OSError, subprocess.CalledProcessError):
         return None, None
+    return said.strip().removesuffix('+'), said.strip().endswith('+')

@@ -14,8 +14,9 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 from . import data_checks
-from .building import building
 from .device import connect_on_cpu
+from .errors import building
+from .finite import StopOnNonFiniteHook
 from .resuming import EvaluationHook, SeedHook
 from .samples import seeded
 
@@ -34,8 +35,8 @@ class ResumableRunner(Runner):
         """
         with building():
             runner = cls.from_cfg(cfg)
-            runner.register_hook(SeedHook())
-            runner.register_hook(EvaluationHook())
+            for hook in (SeedHook(), EvaluationHook(), StopOnNonFiniteHook()):
+                runner.register_hook(hook)
             loops = [runner.train_loop]
             with building('the optimizer'):
                 runner.optim_wrapper = runner.build_optim_wrapper(runner.optim_wrapper)

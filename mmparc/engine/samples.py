@@ -14,9 +14,8 @@ from PIL import Image
 from torch.utils.data import DataLoader, Dataset, IterableDataset, Sampler
 
 from . import resuming
-from .building import cause_of
 from .data_checks import MaskCheck, size_problem
-from .errors import SampleError
+from .errors import SampleError, cause_of
 
 
 class Draw(NamedTuple):
@@ -66,27 +65,17 @@ class SeededDataset(Dataset):
     def _problem(self, index: Any, error: Exception) -> str:
         try:
             info = self.inside.get_data_info(index)
-            files = [info[key] for key in ('img_path', 'seg_map_path') if info.get(key)]
         except Exception:  # not an mmengine data set
             return f'cannot load sample {index}: {cause_of(error)}'
+        files = [info[key] for key in ('img_path', 'seg_map_path') if info.get(key)]
         for file in files:
-            if problem := image_problem(file):
-                return (
-                    f"cannot read '{file}' ({problem}): replace it, or remove it from the data set"
-                )
-        if len(files) == 2 and (problem := size_problem(*files)):
-            return problem
-        return f"cannot prepare '{(files or [index])[0]}': {cause_of(error)}"
-
-
-def image_problem(path: str) -> str | None:
-    """Why a local file is not an image; None if it is one."""
-    try:
-        with Image.open(path) as image:
-            image.load()
-    except Exception as error:  # decoders raise all types
-        return cause_of(error)
-    return None
+            try:
+                Image.open(file).load()
+            except Exception as broken:  # decoders raise all types
+                fix = 'replace it, or remove it from the data set'
+                return f"cannot read '{file}' ({cause_of(broken)}): {fix}"
+        problem = size_problem(*files) if len(files) == 2 else None
+        return problem or f"cannot prepare '{(files or [index])[0]}': {cause_of(error)}"
 
 
 class KeyedBatches(Sampler):

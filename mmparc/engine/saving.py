@@ -43,9 +43,15 @@ def write_atomically(path: Path, content: bytes) -> None:
 
 
 class AtomicBackend(LocalBackend):
-    """Local files, written by :func:`write_atomically`: backend_args=dict(backend=NAME)."""
+    """Local files, written by :func:`write_atomically` and removed by AtomicCheckpointHook."""
 
     NAME = 'mmparc.atomic'
+
+    def __init__(self) -> None:
+        self.surplus: list[Path] = []  # to be removed later
+
+    def remove(self, filepath: str | Path) -> None:
+        self.surplus.append(Path(filepath))
 
     def put(self, obj: bytes, filepath: str | Path) -> None:
         write_atomically(Path(filepath), obj)
@@ -59,8 +65,8 @@ class AtomicCheckpointHook(CheckpointHook):
     """mmengine's CheckpointHook with atomic writes, for any config and any runner.
 
     Its arguments are CheckpointHook's. With ``backend_args`` or ``file_client_args`` the storage
-    that they name writes the files, so only their order is this hook's. Old checkpoints are removed
-    after the new one and ``last_checkpoint`` are written, and only in this run's own folder.
+    that they name writes and removes the files. Old checkpoints are removed after the new one and
+    ``last_checkpoint`` are written, and only in this run's own folder.
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -71,39 +77,24 @@ class AtomicCheckpointHook(CheckpointHook):
 
     def before_train(self, runner: Runner) -> None:
         super().before_train(runner)
+        self._remove_surplus(runner)
         # A resumed run may find a new best score before it saves: its name goes into this one.
         self.last_ckpt = runner.message_hub.runtime_info.get('last_ckpt')
 
     def after_val_epoch(self, runner: Runner, metrics: dict | None = None) -> None:
         """Save the best checkpoint, then remove the previous best one."""
-        if not self.save_best:
-            return super().after_val_epoch(runner, metrics)
-        # The parent removes the paths that it knows before it saves, so it gets none.
-        before = self._best()
-        self._set_best(dict.fromkeys(before))
         super().after_val_epoch(runner, metrics)
-        now = self._best()
-        self._set_best({key: now[key] or before.get(key) for key in now})
-        for key, old in before.items():
-            if old and now[key] not in (None, old):
-                self._remove(old)
+        self._remove_surplus(runner)
 
-    def _best(self) -> dict[str, str | None]:
-        if len(self.key_indicators) == 1:
-            return dict(best=self.best_ckpt_path)
-        return dict(self.best_ckpt_path_dict)
-
-    def _set_best(self, paths: dict[str, str | None]) -> None:
-        if len(self.key_indicators) == 1:
-            self.best_ckpt_path = paths['best']
-        else:
-            self.best_ckpt_path_dict = paths
-
-    def _remove(self, path: str) -> None:
-        """Remove an old checkpoint; one from elsewhere belongs to the run that was resumed."""
-        own = os.path.dirname(path) == str(self.out_dir).rstrip(os.sep)
-        if is_main_process() and own and self.file_backend.isfile(path):
-            self.file_backend.remove(path)
+    def _remove_surplus(self, runner: Runner) -> None:
+        """Remove old checkpoints; one from elsewhere belongs to the run that was resumed."""
+        surplus = getattr(self.file_backend, 'surplus', [])
+        info = runner.message_hub.runtime_info.items()
+        used = {str(value) for key, value in info if 'ckpt' in key}
+        for path in surplus:
+            if path.parent == Path(self.out_dir) and str(path) not in used:
+                path.unlink(missing_ok=True)
+        surplus.clear()
 
     def _save_checkpoint_with_step(self, runner: Runner, step: int, meta: dict) -> None:
         surplus = []
@@ -130,9 +121,11 @@ class AtomicCheckpointHook(CheckpointHook):
         )
         if is_main_process():
             write_atomically(Path(runner.work_dir, 'last_checkpoint'), self.last_ckpt.encode())
-        for old in surplus:
-            name = self.filename_tmpl.format(old)
-            self._remove(self.file_backend.join_path(self.out_dir, name))
+            for old in surplus:
+                path = self.file_backend.join_path(self.out_dir, self.filename_tmpl.format(old))
+                if self.file_backend.isfile(path):
+                    self.file_backend.remove(path)
+            self._remove_surplus(runner)
 
 
 def use_atomic_checkpoints(cfg: Config) -> None:

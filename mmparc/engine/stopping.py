@@ -2,6 +2,7 @@
 
 import contextlib
 import errno
+import logging
 import multiprocessing
 import os
 import signal
@@ -33,9 +34,11 @@ def stops_in_one_line(work_dir: str) -> Iterator[None]:
                 os._exit(0)
             return
         stopped.append(number)
-        # neither a second signal nor torch's watch over its workers interferes
-        for each in (*before, signal.SIGCHLD):
-            signal.signal(each, signal.SIG_DFL)
+        for each in before:
+            signal.signal(each, signal.SIG_DFL)  # a second one ends the process
+        # torch's watch over its workers must not interfere; with SIG_DFL Python would print that it
+        # ignores a SIGCHLD which has already come
+        signal.signal(signal.SIGCHLD, lambda *_: None)
         for worker in multiprocessing.active_children():
             worker.kill()
         raise KeyboardInterrupt
@@ -51,7 +54,14 @@ def stops_in_one_line(work_dir: str) -> Iterator[None]:
             if is_main_process():
                 name = signal.Signals(stopped[0]).name
                 print(f'stopped by {name}: {_how_to_go_on(work_dir)}', file=sys.stderr)
-            sys.exit(128 + stopped[0])
+            # Not sys.exit: an interrupted torch.save writes to its closed buffer when it is freed,
+            # which aborts the process.
+            for worker in multiprocessing.active_children():
+                worker.join()
+            logging.shutdown()
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(128 + stopped[0])
         if isinstance(error, OSError) and error.errno in _FULL:
             raise UserError(
                 f'{error.filename or "a file"} could not be written ({error.strerror}): free some '

@@ -5,12 +5,11 @@ from mmengine.model import is_model_wrapper, revert_sync_batchnorm
 from mmengine.runner import Runner
 from torch import nn
 
-from .building import building
 from .checkpoint import allow_mmengine_checkpoints
-from .checks import build_model, check_data, check_model_types, check_types, exists
+from .checks import build_model, check_data, check_types, exists
 from .config import drop_pretrained, use_default_collate
 from .device import check_gpu_operators
-from .errors import UserError
+from .errors import UserError, building
 from .loading import check_whole_model
 from .runner import ResumableRunner
 
@@ -59,7 +58,7 @@ def runner_for_test(cfg: Config, checkpoint: str) -> Runner:
 
 def build_trained(cfg: Config, checkpoint: str) -> nn.Module:
     """The model on the CPU in eval mode, without data; otherwise as :func:`runner_for_test`."""
-    check_model_types(cfg)
+    check_types(cfg)
     check_checkpoint(checkpoint, 'to load')
     drop_pretrained(cfg)
     allow_mmengine_checkpoints()

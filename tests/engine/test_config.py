@@ -1,14 +1,14 @@
 """Configs found by name, overridden, checked and adjusted."""
 
-import argparse
 import copy
 import functools
+import itertools
 from pathlib import Path
 
 import pytest
 import torch
 from helpers import ROOT
-from mmengine.config import Config, DictAction
+from mmengine.config import Config
 from mmengine.hub import get_config
 
 from mmparc import engine
@@ -72,56 +72,18 @@ def test_a_wrong_name_gets_a_hint() -> None:
     for name, hint in (
         (DET.replace('micro', 'mirco'), DET),
         (DET.replace('.py', ''), DET),
-        ('zzz.py', 'zzz.py'),
         (RETINANET.replace('r50', 'r51'), 'retinanet/retinanet_r50_fpn_1x_coco.py'),
         ('mmdet::zzz.py', 'configs'),
         (ours.replace('1x', '2x'), 'det/convnext/'),
-        (ours.replace('.py', ''), 'fpn_1x_coco.py'),
         ('mmparc::zzz.py', str(ROOT / 'configs')),
         (RETINANET.replace('mmdet', 'mmdetection'), 'mmdet::'),
-        ('mmparc::_base_/backbones/convnext-xt.py', 'default_scope'),
         ('mmdet::_base_/default_runtime.py', 'model'),
-        ('configs/_base_/backbones/convnext-xt.py', 'default_scope'),
     ):
         said = refusal(engine.load_config, name)
         assert name.partition('::')[2] in said and hint in said
 
 
-def test_hints_where_there_is_no_configs_folder(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    cfg = load(MASK_RCNN)
-    monkeypatch.chdir(tmp_path)
-    ours, recipe = (name.replace('configs/', 'mmparc::', 1) for name in (DET, SHORTER))
-    assert ours in refusal(engine.load_config, DET)
-    assert recipe in refusal(engine.check_pretrained, cfg)
-    assert engine.load_config(ours) and engine.load_config(recipe)
-    # the control: a folder of the user's own comes first
-    mine = tmp_path / 'configs' / 'det' / Path(DET).name
-    mine.parent.mkdir(parents=True)
-    mine.touch()
-    said = refusal(engine.load_config, DET)
-    assert f"'configs/det/{mine.name}'" in said and 'mmparc::' not in said
-
-
 # Overridden
-
-
-def test_options_override() -> None:
-    options = {'train_dataloader.batch_size': 3, 'model.neck.num_outs': 4}
-    cfg, plain = engine.load_config(DET, options), load(DET)
-    assert (cfg.train_dataloader.batch_size, cfg.model.neck.num_outs) == (3, 4)
-    assert plain.train_dataloader.batch_size != 3
-    plain.merge_from_dict(options)
-    assert cfg.to_dict() == plain.to_dict()
-
-
-def test_repeated_options_add_up() -> None:
-    """tools/demo.sh appends its own --cfg-options to those of its caller."""
-    parser = argparse.ArgumentParser()
-    parser.add_argument('--cfg-options', nargs='+', action=DictAction)
-    args = parser.parse_args(['--cfg-options', 'a.b=1', '--cfg-options', 'data_root=x', 'c=[1,2]'])
-    assert args.cfg_options == {'a.b': 1, 'data_root': 'x', 'c': [1, 2]}
 
 
 def test_an_option_without_effect_names_the_setting() -> None:
@@ -130,7 +92,10 @@ def test_an_option_without_effect_names_the_setting() -> None:
     assert 'train_cfg.max_epochs' in said
     said = refusal(engine.load_config, RETINANET, {'train_pipeline.1.with_bbox': False})
     assert 'train_dataloader.dataset.pipeline' in said
-    assert engine.load_config(DET, {'train_cfg.max_epochs': 2}).train_cfg.max_epochs == 2
+    cfg, plain = engine.load_config(DET, {'train_cfg.max_epochs': 2}), load(DET)
+    assert cfg.train_cfg.max_epochs == 2 != plain.train_cfg.max_epochs
+    plain.train_cfg.max_epochs = 2
+    assert cfg.to_dict() == plain.to_dict()
 
 
 def strings(node: object) -> list[str]:
@@ -147,10 +112,7 @@ def test_data_root_moves_loaders_and_evaluators(tmp_path: Path) -> None:
         # loaders (test is another copy of val), and the evaluators where they name a file
         (CLS, 'data/toy/cls', 3),
         (DET, 'data/toy/det', 5),
-        (SEG, 'data/toy/seg', 3),
-        (MASK_RCNN, 'data/coco', 5),
         (ADE, 'data/ade/ADEChallengeData2016', 3),
-        (RESNET, 'data/imagenet', 3),
         (VOC, 'data/VOCdevkit', 4),  # a data set inside a RepeatDataset
     ):
         plain = load(name).to_dict()
@@ -192,16 +154,6 @@ def test_work_dir() -> None:
 
 
 def test_drop_pretrained() -> None:
-    for name, source in (
-        (MASK_RCNN, 'work_dirs/cls/parc-convnext-xt_8xb128-100e_in1k/epoch_100.pth'),
-        (RETINANET, 'torchvision://resnet50'),
-        (PSPNET, 'open-mmlab://resnet50_v1c'),
-    ):
-        cfg = load(name)
-        assert source in strings(cfg.model.to_dict())
-        engine.drop_pretrained(cfg)
-        left = strings(cfg.model.to_dict())
-        assert source not in left and 'Pretrained' not in left
     constant = dict(type='Constant', layer='LayerNorm', val=1.0)
     pretrained = dict(type='Pretrained', checkpoint='a.pth')
     model = dict(
@@ -220,11 +172,10 @@ def test_drop_pretrained() -> None:
     )
 
 
-@pytest.mark.parametrize('amp', [True, False, None])
-@pytest.mark.parametrize('gpu', [True, False])
-def test_amp(amp: bool | None, gpu: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(torch.cuda, 'is_available', lambda: gpu)
-    for name in (DET, ADE, IMAGENET):
+def test_amp(monkeypatch: pytest.MonkeyPatch) -> None:
+    """For a config without and one with mixed precision."""
+    for gpu, amp, name in itertools.product((True, False), (True, False, None), (DET, ADE)):
+        monkeypatch.setattr(torch.cuda, 'is_available', lambda gpu=gpu: gpu)
         cfg = load(name)
         wrapper = cfg.optim_wrapper.to_dict()
         on = wrapper.get('type') == 'AmpOptimWrapper' if amp is None else amp
@@ -237,15 +188,10 @@ def test_amp(amp: bool | None, gpu: bool, monkeypatch: pytest.MonkeyPatch) -> No
         assert ('loss_scale' in cfg.optim_wrapper) == on
         others = {k: v for k, v in wrapper.items() if k not in ('type', 'loss_scale', 'dtype')}
         assert others.items() <= cfg.optim_wrapper.to_dict().items()
-    assert 'optim_wrapper' in refusal(engine.set_amp, Config(dict(model=dict())), amp)
+    assert 'optim_wrapper' in refusal(engine.set_amp, Config(dict(model=dict())), False)
 
 
 def test_auto_scale_lr() -> None:
-    for name, batch in ((CLS, 32), (DET, 16), (SEG, 16), (MASK_RCNN, 16), (IMAGENET, 4096)):
-        cfg = load(name)
-        assert not cfg.auto_scale_lr.get('enable')
-        engine.enable_auto_scale_lr(cfg)
-        assert cfg.auto_scale_lr.to_dict() == dict(enable=True, base_batch_size=batch)
     assert 'auto_scale_lr.base_batch_size' in refusal(engine.enable_auto_scale_lr, load(PSPNET))
     cfg = engine.load_config(PSPNET, {'auto_scale_lr.base_batch_size': 16})
     engine.enable_auto_scale_lr(cfg)
@@ -267,15 +213,6 @@ def test_drawing() -> None:
         assert 'default_hooks.visualization' in refusal(engine.enable_drawing, cfg, 'pictures')
 
 
-def test_default_collate_is_for_classification() -> None:
-    for name in (CLS, DET, SEG):
-        cfg = load(name)
-        engine.use_default_collate(cfg)
-        expected = dict(type='default_collate') if name == CLS else None
-        for loader in (cfg.train_dataloader, cfg.val_dataloader, cfg.test_dataloader):
-            assert loader.get('collate_fn') == expected
-
-
 # Checked
 
 
@@ -289,11 +226,7 @@ def test_types() -> None:
         (SEG, 'model.decode_head', 'UperHead', "'UPerHead'"),
         (DET, 'model.backbone', 'qqqqqqqqqq', 'model.backbone.type'),
         (DET, 'model.backbone', 'no.such.module', 'model.backbone'),
-        (CLS, 'optim_wrapper.optimizer', 'AdamWW', "'AdamW'"),
         (DET, 'train_dataloader.dataset', 'CocoDatasett', "'CocoDataset'"),
-        (CLS, 'train_dataloader.dataset.pipeline.1', 'RandomFlop', "'RandomFlip'"),
-        (CLS, 'val_evaluator', 'Acuracy', "'Accuracy'"),
-        (CLS, 'param_scheduler.0', 'LinearLr', "'LinearLR'"),
         (CLS, 'default_hooks.checkpoint', 'ChekpointHook', "'CheckpointHook'"),
     ):
         cfg = load(name)
@@ -302,34 +235,23 @@ def test_types() -> None:
         assert f"'{value}'" in said and key in said and hint in said
 
 
-def test_missing_data(tmp_path: Path) -> None:
-    loaders = ('train_dataloader', 'val_dataloader')
-    cfg = engine.load_config(DET, {'data_root': str(tmp_path / 'det')})
-    assert f'{tmp_path}/det' in refusal(engine.check_data, cfg, *loaders)
-    folder = tmp_path / 'det' / 'annotations'
-    folder.mkdir(parents=True)
-    assert 'instances_train2017.json' in refusal(engine.check_data, cfg, *loaders)
-    (folder / 'instances_train2017.json').touch()
-    assert 'instances_val2017.json' in refusal(engine.check_data, cfg, *loaders)
-    engine.check_data(cfg, 'train_dataloader')
-    (folder / 'instances_val2017.json').touch()
-    engine.check_data(cfg, *loaders)
-    cfg = load(VOC)  # inside wrappers
-    cfg.train_dataloader.dataset.dataset.datasets[1].data_root = 'no/such/root'
-    cfg.train_dataloader.dataset.dataset.datasets[0].data_root = 's3://bucket'
+def test_missing_data() -> None:
+    """Inside wrappers; bad_input tests missing roots and files."""
+    cfg = load(VOC)
+    sets = cfg.train_dataloader.dataset.dataset.datasets
+    sets[0].data_root, sets[1].data_root = 's3://bucket', 'no/such/root'
     assert "'no/such/root'" in refusal(engine.check_data, cfg, 'train_dataloader')
 
 
 def test_missing_pretrained(tmp_path: Path) -> None:
     cfg = load(MASK_RCNN)
-    cfg.model.backbone.init_cfg.checkpoint = 'work_dirs/cls/parc-convnext-xt_32xb128_in1k/no.pth'
+    pretrained = cfg.model.backbone.init_cfg
+    pretrained.checkpoint = 'work_dirs/cls/parc-convnext-xt_32xb128_in1k/no.pth'
     said = refusal(engine.check_pretrained, cfg)
-    for word in (cfg.model.backbone.init_cfg.checkpoint, IMAGENET, '--no-pretrained'):
-        assert word in said
-    assert 'model.backbone.init_cfg.checkpoint=' in said
-    checkpoint = tmp_path / 'there.pth'
-    checkpoint.touch()
-    cfg.model.backbone.init_cfg.checkpoint = str(checkpoint)
+    key = 'model.backbone.init_cfg.checkpoint='
+    assert all(word in said for word in (pretrained.checkpoint, IMAGENET, '--no-pretrained', key))
+    pretrained.checkpoint = str(tmp_path / 'there.pth')
+    Path(pretrained.checkpoint).touch()
     engine.check_pretrained(cfg)
     cfg.load_from = 'no.pth'
     assert "'no.pth'" in refusal(engine.check_pretrained, cfg)
@@ -345,30 +267,18 @@ def test_building() -> None:
         (AssertionError(), 'raise error'),
         (engine.UserError('mine'), 'mine'),
     ):
-
-        def build(error: Exception = error) -> None:
+        with pytest.raises(engine.UserError, match=r'^[^\n]+$') as caught:
             with engine.building('the thing'):
                 raise error
-
-        said = refusal(build)
-        assert words in said and 'second' not in said
-        assert ('the thing' in said) != isinstance(error, engine.UserError)
-    with engine.building('the thing'):
-        pass
+        assert words in str(caught.value) and 'second' not in str(caught.value)
+        assert ('the thing' in str(caught.value)) != isinstance(error, engine.UserError)
 
 
 def test_a_detector_needs_gpu_operators(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name, gpu, built_with, refused in (
-        (DET, True, 'not available', True),
-        (DET, True, '13.0', False),
-        (DET, False, 'not available', False),
-        (CLS, True, 'not available', False),
-        (SEG, True, 'not available', False),
-    ):
-        with monkeypatch.context() as patch:
-            patch.setattr(torch.cuda, 'is_available', lambda gpu=gpu: gpu)
-            patch.setattr('mmcv.ops.get_compiling_cuda_version', lambda version=built_with: version)
-            if refused:
-                assert 'mmcv-lite' in refusal(engine.check_gpu_operators, load(name))
-            else:
-                engine.check_gpu_operators(load(name))
+    monkeypatch.setattr('mmcv.ops.get_compiling_cuda_version', lambda: 'not available')
+    for name, gpu, refused in ((DET, True, True), (DET, False, False), (SEG, True, False)):
+        monkeypatch.setattr(torch.cuda, 'is_available', lambda gpu=gpu: gpu)
+        if refused:
+            assert 'mmcv-lite' in refusal(engine.check_gpu_operators, load(name))
+        else:
+            engine.check_gpu_operators(load(name))

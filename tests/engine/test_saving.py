@@ -46,7 +46,7 @@ def runner_in(
     **more,
 ) -> Runner:
     """mmengine's own Runner; it keeps one checkpoint, and evaluates each epoch."""
-    own = dict(type=hook, interval=1, max_keep_ckpts=1, save_best='acc')
+    own = dict(type=hook, interval=1, max_keep_ckpts=1, save_best='acc') | (checkpoint or {})
     return toy_runner(
         folder,
         val_dataloader=loader_of(TensorDataset(torch.ones(2, 2)), batch_size=2),
@@ -69,15 +69,8 @@ def last(folder: Path) -> str:
 
 def test_the_same_checkpoints_as_mmengine(tmp_path: Path) -> None:
     """One metric and several, of which some get worse; the files, and what the run knows."""
-    for i, options in enumerate(
-        [
-            dict(),
-            dict(max_keep_ckpts=2),
-            dict(save_best=['acc', 'loss']),
-            dict(save_best='auto'),
-            dict(save_best=None),
-        ]
-    ):
+    best = dict(save_best=['acc', 'loss'], rule=['greater', 'less'])
+    for i, options in enumerate([{}, dict(max_keep_ckpts=2), best, dict(save_best=None)]):
         kept = []
         for hook in ('CheckpointHook', HOOK):
             folder = tmp_path / hook / str(i)

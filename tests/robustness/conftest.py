@@ -1,22 +1,20 @@
 """What the failure tests share: small data, and the figures of the full ones.
 
-`make robustness` runs all of them, `make robustness POINT=crash` those of test_crash.py; `make
-test` runs those without the marker `full`.
+`make robustness` runs all of them and writes docs/robustness/figures.csv, `make robustness
+POINT=crash` those of test_crash.py; `make test` runs those without the marker `full`.
 """
 
-import csv
 import functools
+import os
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
+import pandas as pd
 import pytest
 from helpers import ROOT
 
 from mmparc.datasets import make_toy_data
-
-FIGURES = ROOT / 'docs' / 'robustness' / 'figures.csv'
-COLUMNS = ('point', 'what', 'tried', 'held', 'command', 'commit')
 
 
 @pytest.fixture(scope='session')
@@ -34,30 +32,24 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
 
 @pytest.fixture
 def record(request: pytest.FixtureRequest) -> Callable[[str, int, int], None]:
-    """Print how many of how many held; in a full test, write it into figures.csv."""
+    """Prints how many of how many held; a full test writes it into $MMPARC_FIGURES, if that is set.
+
+    A line replaces the one of the same point and text.
+    """
     point = Path(request.path).stem.removeprefix('test_')
+    path = os.environ.get('MMPARC_FIGURES')
 
     def write(what: str, tried: int, held: int) -> None:
         print(f'{point}: {what}: {held} of {tried}')
-        if request.node.get_closest_marker('full'):
-            command = f'make robustness POINT={point}'
-            new = dict(zip(COLUMNS, (point, what, tried, held, command, commit())))
-            write_figure(FIGURES, new)
+        if not path or not request.node.get_closest_marker('full'):
+            return
+        frame = pd.read_csv(path, dtype=str)
+        others = frame[(frame['point'] != point) | (frame['what'] != what)]
+        line = [point, what, tried, held, f'make robustness POINT={point}', commit()]
+        new = pd.DataFrame([map(str, line)], columns=frame.columns)
+        pd.concat([others, new]).sort_values(['point', 'what']).to_csv(path, index=False)
 
     return write
-
-
-def write_figure(path: Path, new: dict) -> None:
-    """Put a line into the file, in place of the one with the same point and text."""
-    lines = []
-    if path.exists():
-        with path.open(newline='') as file:
-            lines = list(csv.DictReader(file))
-    keep = [line for line in lines if (line['point'], line['what']) != (new['point'], new['what'])]
-    with path.open('w', newline='') as file:
-        writer = csv.DictWriter(file, COLUMNS, lineterminator='\n')
-        writer.writeheader()
-        writer.writerows(sorted([*keep, new], key=lambda line: (line['point'], line['what'])))
 
 
 @functools.cache  # as it was before the first figure was written

@@ -5,7 +5,6 @@ line with the name or number that the user needs, no trace, and all files as bef
 """
 
 import functools
-import hashlib
 import json
 import shlex
 import shutil
@@ -67,11 +66,7 @@ def write(name: str, content: str | bytes) -> Spoil:
 
 
 def remove(name: str) -> Spoil:
-    def spoil(folder: Path) -> None:
-        path = folder / name
-        shutil.rmtree(path) if path.is_dir() else path.unlink()
-
-    return spoil
+    return lambda folder: (folder / name).rename(folder / 'away')
 
 
 def empty_folder(name: str) -> Spoil:
@@ -87,6 +82,22 @@ def checkpoint(task: str, change: Callable[[dict], object] = lambda content: Non
         torch.save(content if changed is None else changed, folder / 'bad.pth')
 
     return spoil
+
+
+class Attack:
+    """Pickles as code that writes a file, which is then new; tests/engine/test_checkpoint.py has
+    the control, more attacks, and the loaders behind the tools.
+    """
+
+    def __reduce__(self):
+        return exec, ('open("ran", "w").close()',)
+
+
+def attack(folder: Path) -> None:
+    weights = {'backbone.stages.2.0.gamma': torch.ones(8)}
+    content = dict(state_dict=weights, meta=dict(epoch=1), message_hub=Attack())
+    torch.save(content, folder / 'bad.pth')
+    write('latest/last_checkpoint', str(folder / 'bad.pth'))(folder)
 
 
 def with_weight(name: str, shape: tuple[int, ...]) -> Spoil:
@@ -170,12 +181,8 @@ ParC = 'flops model.backbone._delete_=True model.backbone.type=mmparc.ParCResNet
 BAD_CONFIGS: list[Case] = [
     # names; test_config.py has more
     ('tools/train.py no/such.py', 'no/such.py'),
-    ('train cls model.backbone.type=mmparc.ParCConvNext', "'mmparc.ParCConvNeXt'"),
-    ('train cls train_dataloader.dataset.pipeline.1.type=RandomFlop', "'RandomFlip'"),
-    ('train cls optim_wrapper.optimizer.type=AdamWW', "'AdamW'"),
-    ('train cls train_dataloader.dataset.type=ImageNett', "'ImageNet'"),
-    ('train cls val_evaluator.type=Acuracy', "'Accuracy'"),
     ('train cls param_scheduler.0.type=LinearLr', "'LinearLR'"),
+    ('train cls model.backbone.type=mmparc.ParCConvNext', "'mmparc.ParCConvNeXt'"),
     ('train cls model.backbone.parc_start=1,1,1,1', "'parc_start'"),
     ('train cls model.backbone.arch=gigantic', 'arch'),
     ('train cls model.backbone.resize=nearest', "resize|'interpolate_sum'"),
@@ -183,48 +190,34 @@ BAD_CONFIGS: list[Case] = [
     # where ParC goes, and its kernels
     ('train cls model.backbone.parc_starts=1,1,1', 'parc_starts|[1, 1, 1]'),
     ('train cls model.backbone.parc_starts=1,1,3,1', 'parc_starts|[1, 1, 3, 1]'),
-    ('train cls model.backbone.parc_starts=first', "parc_starts|'first'"),
-    ('train cls model.backbone.parc_starts=2', 'parc_starts|2'),
-    ('train cls model.backbone.parc_starts=1,1,0.5,1', 'parc_starts|[1, 1, 0.5, 1]'),
     ('train res model.backbone.parc_starts=1,0,1,1', 'parc_starts[1]'),
     ('train cls model.backbone.img_size=8', 'img_size'),
     ('train cls model.backbone.img_size=-96', 'img_size|-96'),
-    ('train cls model.backbone.img_size=99999999999999', 'model'),
     ('train cls model.backbone.img_size=large', "img_size|'large'"),
-    ('train res model.backbone.img_size=64,64,3', 'img_size|[64, 64, 3]'),
     ('train cls model.backbone.arch.channels=15,33,65,129', '65'),
     (ParC + 'model.backbone.depth=51', '51'),
-    (ParC + 'model.backbone.depth=fifty', 'fifty'),
     # types
     ('train cls model.head.in_channels=many', 'model'),
     ('train cls train_dataloader.dataset.pipeline=3', 'ImageNet'),
-    ('train cls train_dataloader.dataset.indicez=3', "'indicez'"),
     ('train cls optim_wrapper.optimizer.lr=high', 'optimizer'),
     ('train cls optim_wrapper.optimizer.lr=-0.1', '-0.1'),
-    ('train cls param_scheduler.0.begin=soon', 'schedulers'),
     ('train cls train_dataloader.batch_size=0', 'batch_size'),
-    ('train cls train_dataloader.batchsize=4', 'batchsize'),
-    ('train cls train_dataloader.batch_size=large', 'batch_size'),
     ('train cls train_dataloader.num_workers=-1', 'num_workers'),
     ('train cls train_cfg.max_epochs=0', 'max_epochs'),
-    ('train cls train_cfg.max_epochs=ten', "max_epochs|'ten'"),
+    ('train cls train_cfg.max_epochs=9 optim_wrapper.optimizer.lr=1e30', 'loss is nan|iteration'),
     ('train cls max_epochs=2', 'train_cfg.max_epochs'),
     ('train cls model=3', 'model'),
     ('train cls model.backbone=3', 'model'),
     # files
     (MINE, 'my.py|line 1', write('my.py', 'Dear config, train well.\n')),
-    ('tools/analysis/get_flops.py my.jpg', 'my.jpg', write('my.jpg', bytes(range(256)))),
     (MINE, 'my.py', write('my.py', bytes(range(256)))),
     (MINE, 'my.py|default_scope', write('my.py', '')),
     (MINE, 'model', write('my.py', "default_scope = 'mmdet'\n")),
-    (MINE, 'default_scope', write('my.py', 'model = dict()\n')),
     (MINE, 'type', write('my.py', FULL + 'model = dict(depth=3)\n')),
     (MINE, "name 'depht'|line 3", write('my.py', FULL + 'depth = depht\n')),
     (MINE, 'nobase.py', write('my.py', "_base_ = 'nobase.py'\n")),
-    (MINE, 'my.py', empty_folder('my.py')),
     # --cfg-options
     ('2 train cls nonsense', "'nonsense'"),
-    ('2 train cls =3', "'=3'"),
     ('2 train cls model.backbone.parc_starts=[1,1,(2', 'parc_starts'),
     ('train cls trian_cfg.max_epochs=1', "'trian_cfg'|'train_cfg'"),
     ('train cls train_dataloader.batch_size.of=3', 'train_dataloader.batch_size.of'),
@@ -237,34 +230,44 @@ HEAD = 'head.fc.'
 BAD_CHECKPOINTS: list[Case] = [
     ('test cls', "'bad.pth'"),
     ('test cls', "'bad.pth'", empty_folder('bad.pth')),
-    ('test cls', "'bad.pth'", write('bad.pth', b'')),
     ('test cls', "'bad.pth'", write('bad.pth', 'no checkpoint')),
     ('test cls', "'bad.pth'", cut_off(0.5)),
     ('test det', "'bad.pth'", cut_off(0.99)),
     ('test cls', "'bad.pth'|list", checkpoint('cls', lambda content: [1, 2])),
     ('test cls', "'bad.pth'", checkpoint('cls', lambda content: dict(meta={}))),
     ('test cls', "'bad.pth'", checkpoint('cls', lambda c: dict(state_dict=[1, 2]))),
-    ('test cls', HEAD + 'weight', checkpoint('cls', lambda c: without_head(c))),
-    ('test det', "'bad.pth'", checkpoint('cls')),
+    ('test cls', HEAD + 'weight', checkpoint('cls', lambda c: heads(c, False))),
     ('test seg', "'bad.pth'", checkpoint('cls')),
     ('test cls', 'backbone.stages.2.2.gamma', with_weight('backbone.stages.2.2.gamma', (8,))),
     ('test cls', HEAD + 'weight', reshaped(HEAD, 0, 1000)),
     ('test cls', 'conv_h.weight', reshaped('conv_h.weight', 0, 6)),
-    ('test cls', 'conv_h.weight', reshaped('conv_h.weight', 2, 0)),
     ('resume', "'bad.pth'", checkpoint('cls', lambda c: c.pop('meta') and None)),
     ('resume', "'bad.pth'", cut_off(0.5)),
-    ('resume', "'bad.pth'"),
     ('train cls load_from=bad.pth', "'bad.pth'"),
-    ('train cls load_from=bad.pth', "'bad.pth'", write('bad.pth', b'')),
-    ('train cls load_from=bad.pth', '--min-loaded', checkpoint('seg', lambda c: heads(c))),
+    ('train cls load_from=bad.pth', '--min-loaded', checkpoint('seg', lambda c: heads(c, True))),
     (PRETRAINED + 'bad.pth', '--min-loaded', checkpoint('seg')),
     (PRETRAINED + 'torchvision://resnet5', 'resnet5'),
+    ('train cls load_from=openmmlab://resnet5', 'openmmlab://resnet5'),
+    ('tools/test.py CLS torchvision://resnet5 --cfg-options data_root=data/cls', 'resnet5'),
     (PRETRAINED + 'http://127.0.0.1:9/a.pth', '127.0.0.1:9/a.pth'),
     ('convert', "'bad.pth'", cut_off(0.5)),
     ('convert', 'bad.pth', checkpoint('cls')),
-    ('convert', "'bad.pth'", empty_folder('bad.pth')),
     ('export', "'bad.pth'", cut_off(0.5)),
     ('export', "'bad.pth'", checkpoint('seg')),
+]
+PLOT = 'tools/analysis/plot.py {} bad.pth --out out'
+RESUME = COMMANDS['train cls'].replace('--work-dir run', '--work-dir latest --resume')
+CODE: list[Case] = [  # ways in for a checkpoint that holds code
+    *((command, 'bad.pth', attack) for command in ('resume', 'test cls', 'test det', 'test seg')),
+    *((command, 'bad.pth', attack) for command in ('convert', 'export')),
+    ('train cls load_from=bad.pth', 'bad.pth', attack),
+    (PRETRAINED + 'bad.pth', 'bad.pth', attack),
+    (RESUME, 'bad.pth', attack),
+    ('tools/convert_official.py parc_convnext bad.pth out.pth --to-official', 'bad.pth', attack),
+    (PLOT.format('kernels CLS'), 'bad.pth', attack),
+    (PLOT.format('erf --config CLS'), 'bad.pth', attack),
+    (PLOT.format('sizes CLS') + ' --cfg-options data_root=data/cls', 'bad.pth', attack),
+    (PLOT.format('predictions CLS none CLS') + ' --cfg-options data_root=data/cls', 'bad', attack),
 ]
 LIST = ' train_dataloader.dataset.ann_file=list.txt train_dataloader.dataset.data_prefix=train'
 LIST += ' train_dataloader.dataset.split=train'
@@ -292,22 +295,18 @@ BAD_DATA: list[Case] = [
     ('train cls' + LIST, 'list.txt', labels('disc')),
     ('train cls' + HERE, 'IMAGE', image('cls', b'')),
     ('train cls' + AWAY, 'IMAGE', image('cls', b'')),
-    ('train cls' + HERE, 'IMAGE', image('cls', b'no image at all')),
     ('train det' + AWAY, 'IMAGE', image('det', b'\xff\xd8\xff\xe0\x00\x10JFIF')),
-    ('train seg' + AWAY, 'IMAGE', image('seg', b'no image')),
     ('train det' + AWAY, '000000000007.jpg', remove('data/det/train2017/000000000007.jpg')),
     ('train det', COCO, remove(f'data/det/{COCO}')),
     ('train det', COCO, write(f'data/det/{COCO}', '{"images": [1')),
     ('train det', COCO + '|images', write(f'data/det/{COCO}', '{}')),
-    ('train det', COCO, write(f'data/det/{COCO}', '[]')),
-    *(('train det', f'annotation 4|{words}', box(**change)) for change, words in BOXES),
+    ('train det', 'annotation 4|999', box(image_id=999)),
     ('train det', COCO, coco(lambda c: c.update(images=[], annotations=[]))),
     ('train det', COCO + '|filter_cfg', coco(lambda c: c.update(annotations=[]))),
     ('train det', '7|metainfo.classes', coco(lambda c: c['categories'][2].update(name='circle'))),
     ('train det', COCO, coco(lambda c: c['images'][3].pop('file_name'))),
     ('train seg' + HERE, 'annotations/training', remove('data/seg/annotations/training')),
     ('train seg' + HERE, f'{MASK}|30 x 40|64 x 64', mask((30, 40), 1)),
-    ('train seg' + AWAY, f'{MASK}|30 x 40|64 x 64', mask((30, 40), 1)),
     ('train seg' + AWAY, f'{MASK}|199', mask((64, 64), 200)),
     ('train seg' + AWAY, MASK, write(f'data/seg/annotations/training/{MASK}', 'no')),
 ]
@@ -315,7 +314,6 @@ BAD_COMMANDS: list[Case] = [
     ('2 tools/train.py', 'config'),
     ('2 tools/train.py CLS --resmue', '--resmue'),
     ('tools/train.py CLS --min-loaded 90', '--min-loaded|90'),
-    ('2 tools/train.py CLS --min-loaded most', '--min-loaded'),
     ('tools/train.py CLS --launcher pytorch', 'RANK|dist_train.sh'),
     ('tools/test.py CLS none --launcher slurm', 'SLURM_PROCID|slurm_train.sh'),
     ('tools/train.py CLS --amp', '--no-amp'),
@@ -337,7 +335,6 @@ BAD_COMMANDS: list[Case] = [
     ('swap parc-resnet50 --shape 0 0', '--shape'),
     ('data --train 0', '0'),
     ('data --size -3 3', '64'),
-    ('2 data --seed x', '--seed'),
     ('data --seed -1', 'seed'),
     ('data', "'made'", write('made', 'mine')),
     ('data', 'made', write('made/cls/mine.txt', 'mine')),
@@ -346,17 +343,15 @@ BAD_COMMANDS: list[Case] = [
 GROUPS = {
     'configs': BAD_CONFIGS,
     'checkpoints': BAD_CHECKPOINTS,
+    'checkpoints with code': CODE,
     'data': BAD_DATA,
     'command lines': BAD_COMMANDS,
 }
 
 
-def heads(content: dict) -> dict:
-    return dict(state_dict={k: v for k, v in content['state_dict'].items() if 'head' in k})
-
-
-def without_head(content: dict) -> dict:
-    return dict(state_dict={k: v for k, v in content['state_dict'].items() if 'head' not in k})
+def heads(content: dict, kept: bool) -> dict:
+    state_dict = content['state_dict'].items()
+    return dict(state_dict={k: v for k, v in state_dict if ('head' in k) == kept})
 
 
 # How they are tried
@@ -384,30 +379,14 @@ def command_of(text: str) -> list[str]:
     return [str(CONFIGS.get(part, part)) for part in shlex.split(text)]
 
 
-def contents(folder: Path) -> dict[str, str]:
-    """{path: SHA-256} of all files in a folder."""
+def contents(folder: Path) -> dict[Path, bytes]:
+    """Of all files in a folder, without a run's log."""
     files = [path for path in folder.rglob('*') if path.is_file()]
-    hashed = {path: hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
-    return {path.relative_to(folder).as_posix(): sums for path, sums in hashed.items()}
+    return {path: path.read_bytes() for path in files if folder / 'run' not in path.parents}
 
 
-def faults(
-    code: int, words: list[str], ended: subprocess.CompletedProcess, before: dict, after: dict
-) -> list[str]:
-    """What is wrong with the way in which a tool refused."""
-    found = [] if ended.returncode == code else [f'exit code {ended.returncode}']
-    found += ['a trace'] if 'Traceback' in ended.stderr + ended.stdout else []
-    said = [line for line in ended.stderr.splitlines() if 'error: ' in line]
-    if len(said) != 1 or not (said[0].startswith('error: ') or code == 2):
-        found.append(f'{len(said)} lines of error')
-    found += [f'no {word!r}' for word in words if not any(word in line for line in said)]
-    found += [f'{name} is changed' for name in before if after.get(name) != before[name]]
-    new = [name for name in after if name not in before and not name.startswith('run/')]  # a log
-    return found + [f'{name} is new' for name in new]
-
-
-def attempt(case: Case, folder: Path, data: Path) -> list[str]:
-    """What was wrong with the way in which a tool refused a case."""
+def attempt(case: Case, folder: Path, data: Path) -> str:
+    """What was wrong with the way in which a tool refused a case, if anything."""
     command, words, *spoil = case
     folder.mkdir()
     shutil.copytree(data, folder / 'data')
@@ -419,31 +398,24 @@ def attempt(case: Case, folder: Path, data: Path) -> list[str]:
     tool, *args = command_of(command.removeprefix('2 '))
     before = contents(folder)
     ended = run_tool(tool, *args, cwd=folder)
-    found = faults(code, words.split('|'), ended, before, contents(folder))
+    said = [line for line in ended.stderr.splitlines() if 'error: ' in line]
+    held = ended.returncode == code and 'Traceback' not in ended.stderr + ended.stdout
+    held = held and len(said) == 1 and all(word in said[0] for word in words.split('|'))
+    held = held and (code == 2 or said[0].startswith('error: ')) and contents(folder) == before
     shutil.rmtree(folder)
-    line = (ended.stderr.splitlines() or [''])[-1]
-    print(f'{command}: {line}')
-    return [f'{command}: {"; ".join(found)}: {line}'] if found else []
+    print(f'{command}: {said}')
+    return '' if held else f'{command}: exit code {ended.returncode}, {ended.stderr[-500:]}'
 
 
-def refused(cases: list[Case], folder: Path, data: Path) -> int:
-    failed = []
-    for number, case in enumerate(cases):
-        failed += attempt(case, folder / str(number), data)
+@pytest.mark.parametrize('group', GROUPS)
+@pytest.mark.parametrize('step', [6, pytest.param(1, marks=pytest.mark.full)])
+def test_refused(group: str, step: int, record: Callable, data: Path, tmp_path: Path) -> None:
+    """Some, or all."""
+    cases = GROUPS[group][::step]
+    results = [attempt(case, tmp_path / str(n), data) for n, case in enumerate(cases)]
+    failed = [*filter(None, results)]
     assert not failed, '\n'.join(failed)
-    return len(cases)
-
-
-@pytest.mark.parametrize('group', GROUPS)
-def test_some_are_refused(group: str, data: Path, tmp_path: Path) -> None:
-    refused(GROUPS[group][::6], tmp_path, data)
-
-
-@pytest.mark.full
-@pytest.mark.parametrize('group', GROUPS)
-def test_all_are_refused(group: str, record: Callable, data: Path, tmp_path: Path) -> None:
-    held = refused(GROUPS[group], tmp_path, data)
-    record(f'bad {group} refused', held, held)
+    record(f'bad {group} refused', len(cases), len(cases))
 
 
 def test_annotations_are_refused(data: Path) -> None:
@@ -457,30 +429,6 @@ def test_annotations_are_refused(data: Path) -> None:
 
 
 # Controls
-
-
-def test_the_judge_finds_faults() -> None:
-    def judged(code: int, stderr: str, after: dict[str, str], expected: int = 1) -> list[str]:
-        ended = subprocess.CompletedProcess([], code, '', stderr)
-        return faults(expected, ['cause'], ended, {'a': '1', 'b': '2'}, after)
-
-    same, line = {'a': '1', 'b': '2'}, 'error: the cause\n'
-    assert judged(1, line, same) == []
-    assert judged(1, line, {**same, 'run/x.log': '3'}) == []
-    assert judged(2, f'usage: x\nx: {line}', same, 2) == []
-    for code, stderr, after in (
-        (0, line, same),
-        (1, 'Traceback (most recent call last):\n' + line, same),
-        (1, line + line, same),
-        (1, '', same),
-        (1, 'ValueError: the cause', same),
-        (1, 'error: another', same),
-        (1, line, {'a': '1', 'b': '3'}),
-        (1, line, {'a': '1'}),
-        (1, line, {**same, 'c': '3'}),
-    ):
-        assert judged(code, stderr, after), (code, stderr, after)
-
 
 WORKS: list[Case] = [
     ('train cls' + AWAY, ''),
@@ -499,9 +447,10 @@ WORKS: list[Case] = [
 ]
 
 
-def work(cases: list[Case], folder: Path, data: Path) -> None:
-    for number, (command, _, *spoil) in enumerate(cases):
-        here = folder / str(number)
+@pytest.mark.parametrize('most', [3, pytest.param(None, marks=pytest.mark.full)])
+def test_unspoiled_works(most: int | None, data: Path, tmp_path: Path) -> None:
+    for number, (command, _, *spoil) in enumerate(WORKS[:most]):
+        here = tmp_path / str(number)
         here.mkdir()
         shutil.copytree(data, here / 'data')
         for each in spoil:
@@ -513,49 +462,17 @@ def work(cases: list[Case], folder: Path, data: Path) -> None:
         assert before.items() <= contents(here).items()
 
 
-def test_unspoiled_works(data: Path, tmp_path: Path) -> None:
-    work(WORKS[:3], tmp_path, data)
-
-
-@pytest.mark.full
-def test_all_unspoiled_works(data: Path, tmp_path: Path) -> None:
-    work(WORKS, tmp_path, data)
-
-
 def test_traceback(data: Path, tmp_path: Path) -> None:
-    """--traceback shows where, and what fails after the build keeps its trace."""
     option = ['--cfg-options', f'data_root={data}/cls', 'model.backbone.img_size=-96']
     shown = run_tool('tools/train.py', CONFIGS['CLS'], '--traceback', *option, cwd=tmp_path)
     assert shown.returncode == 1 and 'img_size' in shown.stderr
     assert 'Traceback' in shown.stderr and 'parc_convnext.py' in shown.stderr
-    (tmp_path / 'late.py').write_text(LATE)
-    config = f"_base_ = '{CONFIGS['CLS']}'\ncustom_imports = dict(imports=['late'])\n"
-    config += "custom_hooks = [dict(type='mmengine.LateHook')]\n"
-    (tmp_path / 'config.py').write_text(config)
-    options = [f'data_root={data}/cls', *HERE.split()]
-    train = f'import runpy\nrunpy.run_path({str(ROOT / "tools/train.py")!r}, run_name="__main__")'
-    (tmp_path / 'train.py').write_text(train)  # whose folder is on the path
-    ended = run_tool(tmp_path / 'train.py', 'config.py', '--cfg-options', *options, cwd=tmp_path)
-    assert ended.returncode == 1 and ended.stderr.rstrip().endswith('RuntimeError: a fault')
-
-
-LATE = """
-from mmengine.hooks import Hook
-from mmengine.registry import HOOKS
-
-
-@HOOKS.register_module()
-class LateHook(Hook):
-    def before_train(self, runner):
-        raise RuntimeError('a fault')
-"""
 
 
 @pytest.mark.full
 def test_a_reader_who_has_seen_enough() -> None:
     """Of a table, as in ``| head``: no trace, and no error either."""
     tool = shlex.join([sys.executable, '-m', 'mmparc'])
-    ended = subprocess.run(
-        ['bash', '-c', f'{tool} | true; echo ${{PIPESTATUS[0]}}'], capture_output=True, text=True
-    )
-    assert ended.stderr == '' and ended.stdout.strip() in ('0', '141')
+    command = ['bash', '-c', f'{tool} | true; exit ${{PIPESTATUS[0]}}']
+    ended = subprocess.run(command, capture_output=True)
+    assert ended.stderr == b'' and ended.returncode in (0, 141)

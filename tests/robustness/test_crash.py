@@ -21,7 +21,7 @@ from pathlib import Path
 import psutil
 import pytest
 import torch
-from helpers import ROOT, run_tool
+from helpers import ROOT, run_python, run_tool
 
 # Classification and detection go by epochs, segmentation by iterations; none loads its samples as
 # another one does; beside flipped samples, mixup, nothing, and dropout draw random numbers.
@@ -66,7 +66,6 @@ class Training:
     task: str
     root: Path
     work_dir: Path
-    tool: str | Path = 'tools/train.py'
 
     def command(self, *options: str, resume: bool = False) -> list[str]:
         config, *own = TASKS[self.task]
@@ -80,7 +79,7 @@ class Training:
 
     def run(self, *options: str, resume: bool = False, **how) -> subprocess.CompletedProcess[str]:
         command = self.command(*options, resume=resume)
-        return run_tool(self.tool, *command, cwd=self.work_dir.parent, **how)
+        return run_tool('tools/train.py', *command, cwd=self.work_dir.parent, **how)
 
     def finish(self, *options: str, resume: bool = False) -> 'Training':
         done = self.run(*options, resume=resume)
@@ -95,12 +94,12 @@ class Training:
         begun = (self.work_dir / 'last_checkpoint').exists()
         return int(self.last().stem.split('_')[1]) if begun else 0
 
-    def parts(self) -> list[Path]:
+    def parts(self, name: str = '') -> list[Path]:
         """Files that are, or were, being written."""
-        return list(self.work_dir.glob('.*.part'))
+        return list(self.work_dir.glob(f'.*{name}.part'))
 
     def is_writing(self, step: int) -> bool:
-        return any(path.name.endswith(f'_{step}.pth.part') for path in self.parts())
+        return bool(self.parts(f'_{step}.pth'))
 
     def has_saved(self, step: int) -> bool:
         """Its evaluation begins then, and takes some tenths of a second."""
@@ -204,9 +203,12 @@ def when(
 def test_a_run_that_is_killed_and_damaged_ends_as_one_that_is_not(
     uncut, data, tmp_path: Path
 ) -> None:
-    run = Training('cls', data('cls'), tmp_path / 'run')
-    writing = when(lambda: run.is_writing(2), send(signal.SIGKILL))
-    killed = run.run(SEED, meanwhile=writing)
+    for trial in range(4):  # writing is over within milliseconds, which a busy machine may miss
+        run = Training('cls', data('cls'), tmp_path / str(trial))
+        writing = when(functools.partial(run.is_writing, 2), send(signal.SIGKILL))
+        killed = run.run(SEED, meanwhile=writing)
+        if killed.returncode:
+            break
     assert killed.returncode == -signal.SIGKILL and run.parts()
     first = run.last()
     assert first.name == 'epoch_1.pth'  # mmengine has removed it by then: it keeps one
@@ -223,13 +225,8 @@ def test_a_run_that_is_killed_and_damaged_ends_as_one_that_is_not(
     first.write_bytes(weights)
 
     assert run.finish(resume=True).outcome() == uncut('cls')[0]
-
-
-def test_another_seed_ends_elsewhere(uncut, data, tmp_path: Path) -> None:
-    """The control of all comparisons here."""
     other = Training('cls', data('cls'), tmp_path / 'other').finish('randomness.seed=2').outcome()
-    assert other['weights'] != uncut('cls')[0]['weights']
-    assert other['optimizer'] != uncut('cls')[0]['optimizer']
+    assert other['weights'] != uncut('cls')[0]['weights'], 'the control'
 
 
 def assert_stopped(
@@ -290,37 +287,6 @@ def test_killed_anywhere(task: str, uncut, data, tmp_path: Path, record) -> None
     assert held == tried
 
 
-# A train.py whose random numbers continue from the ones before.
-UNSEEDED = f"""
-import runpy
-
-from mmparc.engine import resuming
-
-resuming.seed_generators = lambda *args: None
-runpy.run_path({str(ROOT / 'tools/train.py')!r}, run_name='__main__')
-"""
-
-
-@pytest.mark.full
-@pytest.mark.parametrize('task', TASKS)
-def test_without_our_seeds_a_cut_run_ends_elsewhere(
-    task: str, data, tmp_path: Path, record
-) -> None:
-    """The control of the seeds; an uncut run repeats itself without them too."""
-    script = tmp_path / 'unseeded.py'
-    script.write_text(UNSEEDED)
-    uncut, again, cut = (
-        Training(task, data(task), tmp_path / name, script) for name in ('uncut', 'again', 'cut')
-    )
-    expected = uncut.finish(SEED).outcome()
-    assert again.finish(SEED).outcome() == expected
-    middle = functools.partial(cut.has_saved, CHECKPOINTS[task][1])
-    cut.run(SEED, meanwhile=when(middle, send(signal.SIGKILL)))
-    differs = cut.finish(SEED, resume=True).outcome()['weights'] != expected['weights']
-    record(f'{task}, control: a cut run without our seeds ends elsewhere', 1, int(differs))
-    assert differs
-
-
 @pytest.mark.full
 @pytest.mark.parametrize('number, to_all', [(signal.SIGINT, True), (signal.SIGTERM, False)])
 def test_stopped_anywhere(number: int, to_all: bool, uncut, data, tmp_path: Path, record) -> None:
@@ -345,27 +311,22 @@ def test_stopped_anywhere(number: int, to_all: bool, uncut, data, tmp_path: Path
     assert held == tried
 
 
+# As torch.save does; freed by Python at its end, the writer would abort the process.
+INTERRUPTED = """
+import io, os, signal, torch
+from mmparc.engine import stops_in_one_line
+
+def save():
+    with io.BytesIO() as file:
+        writer = torch._C.PyTorchFileWriter(file)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+with stops_in_one_line('nowhere'):
+    save()
+"""
+
+
 @pytest.mark.full
-def test_full_disk(uncut, data, tmp_path: Path, record) -> None:
-    """A disk on which the first checkpoint fits, and no second one beside it."""
-    expected, disk = uncut('cls')[0], tmp_path / 'disk'
-    disk.mkdir()
-    trial = Training('cls', data('cls'), tmp_path / 'trial')
-    trial.finish(SEED, 'train_cfg.max_epochs=1')
-    size = trial.last().stat().st_size
-    mount = ['mount', '-t', 'tmpfs', '-o', f'size={size * 3 // 2}', 'none', str(disk)]
-    if subprocess.run(mount, capture_output=True).returncode:
-        pytest.skip('only where one may mount a file system')
-    try:
-        run = Training('cls', data('cls'), disk / 'run')
-        refused = run.run(SEED)
-        assert refused.returncode == 1
-        assert 'No space left on device' in one_line(refused)
-        assert run.step() == 1 and not run.parts()
-        torch.load(run.last(), weights_only=False)
-        subprocess.run(['mount', '-o', f'remount,size={size * 8}', str(disk)], check=True)
-        held = run.finish(resume=True).outcome() == expected
-    finally:
-        subprocess.run(['umount', str(disk)], check=True)
-    record('full disk, then room made', 1, int(held))
-    assert held
+def test_stopped_while_saving() -> None:
+    done = run_python(INTERRUPTED)
+    assert done.returncode == 128 + signal.SIGTERM and 'nowhere' in one_line(done)

@@ -5,10 +5,8 @@
 srun and scontrol.
 """
 
-import contextlib
 import json
 import os
-import random
 import signal
 import socket
 import subprocess
@@ -56,12 +54,10 @@ def leaf(task: str, family: str) -> Path:
     return path
 
 
-def forked(
-    processes: int, config: Path, *args: object, tool: str = 'tools/train.py', **how: Any
-) -> subprocess.CompletedProcess:
+def forked(processes: int, config: Path, *args: object, **how: Any) -> subprocess.CompletedProcess:
     """One process is started so too, but knows of no other."""
     launcher = ['--launcher', 'pytorch'] if processes > 1 else []
-    agent = ('--standalone', f'--nproc_per_node={processes}', ROOT / tool)
+    agent = ('--standalone', f'--nproc_per_node={processes}', ROOT / 'tools/train.py')
     return run_tool('tests/torchrun.py', *agent, config, *launcher, *args, cwd=config.parent, **how)
 
 
@@ -70,26 +66,18 @@ def by_script(processes: int, config: Path, *args: object) -> subprocess.Complet
     return call(config.parent, ROOT / 'tools/dist_train.sh', config, processes, *args)
 
 
-# Starts the tasks of a job on this machine, as srun does, and ends them all when one has failed.
+# Starts the tasks of a job on this machine, as srun does.
 SRUN = """#!{python}
-import itertools, os, subprocess, sys, time
+import itertools, os, subprocess, sys
 
 options = list(itertools.takewhile(lambda word: word.startswith('--'), sys.argv[1:]))
-command = sys.argv[1 + len(options):]
-given = dict(word.split('=') for word in options)
-assert given['--kill-on-bad-exit'] == '1' and given['--ntasks-per-node'] == given['--ntasks']
-count = given['--ntasks']
+count = dict(word.split('=') for word in options)['--ntasks']
 tasks = []
 for rank in range(int(count)):
     slurm = dict(PROCID=rank, LOCALID=rank, NTASKS=count, NODELIST='node[1]', JOB_ID=7)
     slurm = {{f'SLURM_{{name}}': str(value) for name, value in slurm.items()}}
-    tasks.append(subprocess.Popen(command, env=os.environ | slurm))
-while any(task.poll() is None for task in tasks):
-    if any(task.poll() for task in tasks):
-        for task in tasks:
-            task.terminate()
-    time.sleep(0.1)
-sys.exit(max(abs(task.returncode) for task in tasks))
+    tasks.append(subprocess.Popen(sys.argv[1 + len(options):], env=os.environ | slurm))
+sys.exit(max(abs(task.wait()) for task in tasks))
 """
 SCONTROL = """#!/bin/sh
 test "$*" = "show hostname node[1]" && echo 127.0.0.1
@@ -176,10 +164,6 @@ class Training:
         assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
         return [torch.load(self.out / f'rank-{rank}.pt') for rank in range(processes)]
 
-    def optimizer(self) -> dict:
-        last = (self.out / 'last_checkpoint').read_text()
-        return torch.load(last, weights_only=False)['optimizer']  # written a moment ago
-
     def pids(self) -> set[int]:
         """Processes, and their workers, that have begun a step."""
         return {int(n) for path in self.out.glob('pids-*') for n in path.read_text().split()}
@@ -212,23 +196,22 @@ def sharded(notes: list[dict], files: set[str]) -> bool:
 
 BATCH_OF_ALL = 12
 STARTS = {'torchrun': forked, 'dist_train.sh': by_script, 'slurm_train.sh': by_slurm}
-MORE = [
-    (2, 'torchrun'),
-    (4, 'torchrun'),
-    (2, 'dist_train.sh'),
-    (4, 'dist_train.sh'),
-    (2, 'slurm_train.sh'),
-]
+MORE = [(4, 'torchrun'), (2, 'dist_train.sh'), (2, 'slurm_train.sh')]
 CASES = [[(2, 'torchrun')], pytest.param(MORE, marks=pytest.mark.full)]
 
 
 @pytest.mark.parametrize('cases', CASES, ids=['two', 'more'])
 def test_gradients_are_those_of_one_process(cases, data, tmp_path: Path, record) -> None:
-    """In float64; the controls are a step of unsynchronised gradients and other batches."""
+    """In float64; the controls are a step of unsynchronised gradients and another batch."""
     note = dict(more=EXACT, gradients=True, alone=1)
 
-    def train(name: str, *args: Any, **how: Any) -> list[dict]:
-        return Training(tmp_path / name, data('cls', IMAGES), **note).finish(*args, **how)
+    def train(name: str, processes: int, **how: Any) -> list[dict]:
+        run = Training(tmp_path / name, data('cls', IMAGES), **note)
+        notes = run.finish(processes, **how)
+        record = json.loads((run.out / 'starts.jsonl').read_text())  # one line, of rank 0
+        assert record['world_size'] == processes
+        assert record['batch_size'] == processes * how['batch']
+        return notes
 
     (one,) = train('one', 1, batch=BATCH_OF_ALL)
     for processes, name in cases:
@@ -241,10 +224,8 @@ def test_gradients_are_those_of_one_process(cases, data, tmp_path: Path, record)
         assert min(largest_error(n['gradients'][1], one['gradients'][1]) for n in notes) > 0.1
         record(f'gradients of {processes} processes by {name} equal to those of one', 1, 1)
     if cases is MORE:
-        for size in (BATCH_OF_ALL // 2, BATCH_OF_ALL * 2):
-            (other,) = train(f'other-{size}', 1, batch=size)
-            assert largest_error(other['gradients'][0], one['gradients'][0]) > 0.1
-        record('control: gradients of other batches and unsynchronised ones differ', 3, 3)
+        (other,) = train('other', 1, batch=BATCH_OF_ALL // 2)
+        assert largest_error(other['gradients'][0], one['gradients'][0]) > 0.1
 
 
 # Shards, parameters, weights
@@ -270,8 +251,6 @@ def test_shards_and_weights(task: str, family: str, data, tmp_path: Path, record
             buffers = note['buffers'].items()
             note['shared'] = {name: t for name, t in buffers if not name.endswith(own)}
         assert equal(notes, 'shared')
-        has_own = len(notes[0]['shared']) < len(notes[0]['buffers'])
-        assert equal(notes, 'buffers') != has_own
         record(f'{task}, {family}, {processes} processes: shards and weights', 1, 1)
 
 
@@ -287,63 +266,21 @@ def test_an_unused_parameter_is_found(data, tmp_path: Path) -> None:
 # A process that dies
 
 
-def assert_ended(run: Training, done: subprocess.CompletedProcess, seconds: float) -> None:
-    """That a run has ended with an error and in time, and none of its processes is left."""
-    print(f'ended after {seconds:.1f} s')
-    # Of two errors within a second torchrun shows one: that of a process or of its connection.
-    said = 'asked to die', 'SIGKILL', 'SIGTERM', 'Connection closed by peer', 'Connection reset'
-    assert done.returncode > 0 and any(text in done.stderr for text in said), done.stderr[-3000:]
-    assert seconds < SECONDS
-    left = []
-    for pid in run.pids():
-        with contextlib.suppress(psutil.NoSuchProcess):
-            left.append(psutil.Process(pid))
-    assert not psutil.wait_procs(left, timeout=30)[1]  # a killed one's worker looks every 5 s
-
-
-def note_of_death(run: Training) -> float:
-    return time.time() - float((run.out / 'died').read_text())
-
-
 @pytest.mark.full
 def test_a_process_that_dies_ends_the_run(data, tmp_path: Path, record) -> None:
-    """Each has a worker that loads its data."""
-    ways = ('SIGKILL', 'exception')
-    cases = [(2, rank, how, forked) for rank in (0, 1) for how in ways]
-    cases += [(4, 2, how, forked) for how in ways]
-    cases += [(2, 1, how, start) for how in ways for start in (by_script, by_slurm)]
+    """With an error and in time, and none of the processes and their workers is left."""
+    # Of two errors within a second torchrun shows one: that of a process or of its connection.
+    said = 'asked to die', 'SIGKILL', 'SIGTERM', 'Connection closed by peer', 'Connection reset'
+    cases = [(2, 0, 'SIGKILL', forked), (2, 1, 'exception', forked), (4, 2, 'SIGKILL', forked)]
+    cases += [(2, 1, how, by_script) for how in ('SIGKILL', 'exception')]
     for i, (processes, rank, how, start) in enumerate(cases):
         run = Training(tmp_path / str(i), data('cls', IMAGES), die=(rank, 1, how))
         done = run.run(processes, start=start)
-        assert_ended(run, done, note_of_death(run))
+        assert time.time() - float((run.out / 'died').read_text()) < SECONDS
+        assert done.returncode > 0 and any(t in done.stderr for t in said), done.stderr[-3000:]
+        left = [process for process in psutil.process_iter() if process.pid in run.pids()]
+        assert not psutil.wait_procs(left, timeout=30)[1]  # a killed one's worker looks every 5 s
     record('runs that end when one process has died in a step', len(cases), len(cases))
-
-
-@pytest.mark.full
-def test_killed_at_any_moment(data, tmp_path: Path, record) -> None:
-    """One of two processes, within the time that a run takes."""
-    draw, tried = random.Random(0), 0
-    begin = time.monotonic()
-    Training(tmp_path / 'uncut', data('cls', IMAGES)).finish(2, 'train_cfg.val_interval=1')
-    seconds = time.monotonic() - begin
-    killed: list[float] = []
-
-    def kill(pid: int) -> None:
-        time.sleep(draw.uniform(0, 0.7 * seconds))  # a forked torchrun may hang at the end
-        with contextlib.suppress(psutil.NoSuchProcess):  # it has just ended
-            found = psutil.Process(pid).children()
-            if len(found) == 2:
-                found[draw.randrange(2)].kill()
-                killed.append(time.time())
-
-    while tried < 6:
-        run = Training(tmp_path / str(draw.random()), data('cls', IMAGES))
-        before = len(killed)
-        done = run.run(2, 'train_cfg.val_interval=1', meanwhile=kill)
-        if len(killed) > before and done.returncode:  # and had not ended before
-            assert_ended(run, done, time.time() - killed[-1])
-            tried += 1
-    record('runs that end when one process is killed at any moment', tried, tried)
 
 
 @pytest.mark.full
@@ -362,7 +299,7 @@ def test_stopped(number: int, data, tmp_path: Path) -> None:
     assert not [pid for pid in run.pids() if psutil.pid_exists(pid)]
 
 
-# Resumed, sharded optimizers, evaluation
+# Resumed, sharded optimizers
 
 
 @pytest.mark.full
@@ -376,8 +313,6 @@ def test_a_resumed_run_ends_as_the_uncut_one(data, tmp_path: Path, record) -> No
     for rank in range(2):
         assert equal([notes[rank], expected[rank]], 'parameters')
     record('resumed runs of two processes equal to the uncut one', 1, 1)
-    other = Training(tmp_path / 'other', data('cls', IMAGES), 'cls', 'deit')
-    assert not equal([*other.finish(2, 'randomness.seed=2', epochs=2), expected[0]], 'parameters')
 
 
 ZERO = """
@@ -393,49 +328,19 @@ optim_wrapper = dict(
     )
 )
 """
-LAYERS = """
-optim_wrapper['constructor'] = 'mmparc.LayerDecayOptimWrapperConstructor'
-optim_wrapper['paramwise_cfg'] = dict(_delete_=True, decay_rate=0.8)
-"""
 
 
 @pytest.mark.full
-@pytest.mark.parametrize('constructor', ['default', 'layer decay'])
-def test_zero_redundancy_optimizer(constructor: str, data, tmp_path: Path, record) -> None:
+def test_zero_redundancy_optimizer(data, tmp_path: Path, record) -> None:
     """It takes AdamW's steps, and a run of it that is resumed ends as the uncut one."""
-    layers = LAYERS if constructor == 'layer decay' else ''
+    root = data('cls', IMAGES)
     plain = ZERO.replace('ZeroRedundancyOptimizer', 'AdamW').replace("optimizer_type='AdamW',", '')
-    expected = Training(tmp_path / 'adamw', data('cls', IMAGES), more=plain + layers).finish(
-        2, epochs=2
-    )
-    uncut = Training(tmp_path / 'zero', data('cls', IMAGES), more=ZERO + layers)
-    notes = uncut.finish(2, epochs=2)
+    expected = Training(tmp_path / 'adamw', root, more=plain).finish(2, epochs=2)
+    notes = Training(tmp_path / 'zero', root, more=ZERO).finish(2, epochs=2)
     assert equal(notes, 'parameters')
-    error = largest_error(notes[0]['parameters'], expected[0]['parameters'])
-    print(f'relative error {error:.2g}')
-    assert error < 1e-6
-    cut = Training(tmp_path / 'cut', data('cls', IMAGES), more=ZERO + layers, die=(1, 9, 'SIGKILL'))
+    assert largest_error(notes[0]['parameters'], expected[0]['parameters']) < 1e-6
+    cut = Training(tmp_path / 'cut', root, more=ZERO, die=(1, 9, 'SIGKILL'))
     assert cut.run(2, epochs=2).returncode == 1
     resumed = cut.finish(2, epochs=2, resume=True)
     assert equal([*resumed, notes[0]], 'parameters')
-    record(f'ZeroRedundancyOptimizer, {constructor}: equal to AdamW, and resumed', 1, 1)
-
-
-@pytest.mark.full
-def test_evaluation(data, tmp_path: Path, record) -> None:
-    """Eight images of three processes are nine, of which each counts once."""
-    run = Training(tmp_path / 'run', data('cls', IMAGES))
-    run.finish(1, epochs=4)
-    found = {}
-    for processes in (1, 3):
-        out = tmp_path / str(processes)
-        settings = f'data_root={data("cls", IMAGES)}', 'test_evaluator.topk=[1,5]'
-        options = ('--work-dir', out, '--cfg-options', *settings)
-        done = forked(
-            *(processes, run.config, run.out / 'epoch_4.pth', *options), tool='tools/test.py'
-        )
-        assert done.returncode == 0, done.stderr[-4000:]
-        (log,) = out.glob('*/*.json')
-        found[processes] = json.loads(log.read_text())
-    assert 0 < found[1]['accuracy/top5'] == found[3]['accuracy/top5']
-    record('evaluations of several processes equal to that of one', 1, 1)
+    record('ZeroRedundancyOptimizer: equal to AdamW, and resumed', 1, 1)

@@ -36,7 +36,7 @@ def main(args: argparse.Namespace) -> None:
             raise tool.UserError(f'--shape takes one or two positive numbers, got {args.shape}')
         size = args.shape[0], args.shape[-1]
     cfg = engine.load_config(args.config, args.cfg_options)
-    engine.check_model_types(cfg)
+    engine.check_types(cfg)
     tool.quiet()
     try:
         report = count_config(cfg, size)
