@@ -1,4 +1,4 @@
-"""Which blocks of a backbone hold ParC, and how long the kernels are there."""
+"""Which blocks of a backbone hold ParC, how long the kernels are there, and the blocks' depths."""
 
 from collections.abc import Sequence
 from numbers import Integral
@@ -51,3 +51,19 @@ def padded_resolution(img_size: int | tuple[int, int], stride: int) -> tuple[int
     """The map's (height, width) after padded convolutions of this total stride: rounded up."""
     height, width = image_size(img_size)
     return -(-height // stride), -(-width // stride)
+
+
+def layer_depth(
+    layers: Sequence[str | tuple[str, ...]], param_name: str, prefix: str
+) -> tuple[int, int]:
+    """The depth of a parameter and the number of depths, for layer-wise learning-rate decay.
+
+    Args:
+        layers: for each depth how its parameters' names begin. What comes after the backbone is one
+            depth more.
+        param_name: the parameter's name.
+        prefix: the prefix of the backbone's parameters.
+    """
+    name = param_name.removeprefix(prefix) if param_name.startswith(prefix) else ''
+    depths = (depth for depth, start in enumerate(layers) if name.startswith(start))
+    return next(depths, len(layers)), len(layers) + 1

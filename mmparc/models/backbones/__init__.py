@@ -2,10 +2,8 @@
 
 from .parc_convnext import ParCConvNeXt
 from .parc_mobilenet_v2 import ParCMobileNetV2
-from .parc_mobilevit import ParCMobileViT
 from .parc_resnet import ParCResNet
-from .parc_swin import ParCSwinTransformer
-from .parc_vision_transformer import ParCVisionTransformer
+from .parc_transformers import ParCMobileViT, ParCSwinTransformer, ParCVisionTransformer
 from .parcnet import ParCNet
 
 __all__ = [
