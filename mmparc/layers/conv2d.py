@@ -7,8 +7,8 @@ cannot replace stay plain.
 
 from torch import nn
 
-from .exchange import is_spatial, mixer_groups
 from .parc import ParCMixer
+from .placement import is_spatial, mixer_groups
 
 
 class _MixerAsConv2d(ParCMixer):

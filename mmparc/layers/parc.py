@@ -98,18 +98,8 @@ class ParCConv(ResizedOnLoad):
         In evaluation, without gradients and on the CPU, it comes from a cache.
         """
 
-        def prepare_kernel() -> ParCKernel:
-            return prepare(
-                x,
-                self.weight,
-                self.bias,
-                self.pos_embed,
-                axis=self.axis,
-                groups=self.groups,
-                backend=self.backend,
-                resize=self.resize,
-            )
-
+        tensors = self.weight, self.bias, self.pos_embed
+        options = dict(axis=self.axis, groups=self.groups, backend=self.backend, resize=self.resize)
         if (
             self.training
             or torch.is_grad_enabled()
@@ -118,10 +108,10 @@ class ParCConv(ResizedOnLoad):
             or is_compiling()
             or torch.jit.is_tracing()
         ):
-            return prepare_kernel()
+            return prepare(x, *tensors, **options)
         size = x.shape[1:3] if self.axis == 'h' else x.shape[1::2]  # channels and length
-        key = x.dim(), size, x.dtype, compute_dtype(x), self.axis, self.backend, self.resize
-        return self._kernels.get(key, (self.weight, self.bias, self.pos_embed), prepare_kernel)
+        key = x.dim(), size, x.dtype, compute_dtype(x), *options.values()
+        return self._kernels.get(key, tensors, lambda: prepare(x, *tensors, **options))
 
     def train(self, mode: bool = True) -> 'ParCConv':
         self._kernels.clear()

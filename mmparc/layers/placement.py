@@ -1,6 +1,7 @@
-"""Which blocks of a backbone hold ParC, how long the kernels are there, and the blocks' depths."""
+"""Where a backbone can hold ParC mixers, with which kernels and groups, and its parts' depths."""
 
 from collections.abc import Sequence
+from math import gcd
 from numbers import Integral
 
 from torch import nn
@@ -30,6 +31,21 @@ def check_no_stride(conv: nn.Conv2d, stage: int, block: int) -> None:
             f'ParC has no stride, but the convolution of block {block} in stage {stage + 1} has: '
             f'set parc_starts[{stage}] to {block + 1} or more'
         )
+
+
+def is_spatial(in_channels: int, out_channels: int, kernel_size: tuple[int, int]) -> bool:
+    """Whether a convolution mixes positions and keeps the number of channels."""
+    return max(kernel_size) > 1 and in_channels == out_channels
+
+
+def mixer_groups(channels: int, groups: int) -> int:
+    """The groups of each half of a mixer, for a convolution of ``channels`` in ``groups``.
+
+    A full convolution gives a dense mixer, a depthwise one a depthwise mixer. Other groups keep
+    their width if it divides half the channels; if not, they get the largest common divisor.
+    """
+    half = channels // 2
+    return half // gcd(half, channels // groups)
 
 
 def image_size(img_size: int | tuple[int, int]) -> tuple[int, int]:

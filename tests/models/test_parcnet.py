@@ -14,7 +14,7 @@ from helpers import assert_close, relative_error
 from torch import nn
 
 from mmparc.layers import ParCConv
-from mmparc.models.backbones import ParCNet
+from mmparc.models import ParCNet
 from mmparc.models.backbones.local_global import ParCBlock
 from mmparc.ops import parc_reference
 

@@ -5,10 +5,9 @@ All else is mmpretrain's; :mod:`mmparc.surgery.attention` says what goes with th
 
 from mmpretrain.models import MobileViT, SwinTransformer
 
-from mmparc.layers.placement import image_size
 from mmparc.models.adapters.mmpretrain import MapVisionTransformer
 from mmparc.registry import MODELS
-from mmparc.surgery.attention import exchange_attention
+from mmparc.surgery import parcify
 
 
 class WithoutAttention:
@@ -37,8 +36,15 @@ class WithoutAttention:
         **kwargs,
     ) -> None:
         super().__init__(arch=arch, **kwargs)
-        size = image_size(img_size)
-        exchange_attention(self, size, pos_embed, channel_attention, resize, backend)
+        parcify(
+            self,
+            replace='attention',
+            img_size=img_size,
+            pos_embed=pos_embed,
+            channel_attention=channel_attention,
+            resize=resize,
+            backend=backend,
+        )
 
 
 @MODELS.register_module()
