@@ -11,7 +11,6 @@ import pytest
 import torch
 import torch.nn.functional as F
 from helpers import assert_close, relative_error
-from torch import nn
 
 from mmparc.layers import ParCConv
 from mmparc.models import ParCNet
@@ -72,16 +71,6 @@ def test_kernels_are_as_long_as_the_map():
                 assert all(c.axis == 'w' and c.weight.shape[-1] == width for c in along_w)
         outputs = model.eval()(torch.randn(1, 3, *size))
         assert [tuple(o.shape[2:]) for o in outputs[2:5]] == lengths
-
-
-def test_only_a_unit_s_first_block_holds_embeddings():
-    embeddings = [n for n, _ in build().named_parameters() if 'pos' in n or 'embed' in n]
-    assert set(embeddings) == {
-        f'layers.{layer}.1.global_rep.0.half{half}.{step}pos_embed'
-        for layer in (2, 3, 4)
-        for half in (1, 2)
-        for step in ('', 'conv2.')
-    }
 
 
 def test_wrong_arguments():
@@ -192,40 +181,24 @@ def test_height_and_width_exchanged():
 
 
 def training_steps(with_cp):
-    """Gradients and statistics after two passes, and how often a ParC and a depthwise 3x3 ran."""
+    """Gradients and statistics after two passes."""
     model = build(with_cp=with_cp).double().train()
-    watched = model.layers[3][1].global_rep[0].half2.conv1, model.layers[1][1].conv[1]
-    calls = []
-    for module in watched:
-        module.register_forward_hook(lambda *call: calls.append(call[0]))
     torch.manual_seed(1)  # also dropout's
     for _ in range(2):
         outputs = model(torch.randn(2, 3, 97, 131, dtype=torch.float64))
         sum((o * o * o).mean() for o in outputs).backward()
     grads = {name: parameter.grad for name, parameter in model.named_parameters()}
-    return grads, dict(model.named_buffers()), [calls.count(module) for module in watched]
+    return grads, dict(model.named_buffers())
 
 
 def test_checkpointing_changes_neither_gradients_nor_statistics():
-    grads, buffers, calls = training_steps(False)
-    grads_cp, buffers_cp, calls_cp = training_steps(True)
+    (grads, buffers), (grads_cp, buffers_cp) = training_steps(False), training_steps(True)
     for name, grad in grads.items():
         assert grad.any()
         assert_close(grads_cp[name], grad, 1e-12, name)
     for name, buffer in buffers.items():
         assert torch.equal(buffers_cp[name], buffer), name
-    counts = [b for name, b in buffers.items() if name.endswith('num_batches_tracked')]
-    assert counts and all(count == 2 for count in counts)
-    # negative control: with_cp reaches ParC blocks and inverted residuals
-    assert (calls, calls_cp) == ([2, 2], [4, 4])
-
-
-@torch.no_grad()
-def test_checkpointing_without_gradients():
-    x = torch.randn(1, 3, 64, 64)
-    outputs = build(with_cp=True).eval()(x)
-    for output, expected in zip(outputs, build().eval()(x), strict=True):
-        assert_close(output, expected, 1e-6)
+        assert not name.endswith('num_batches_tracked') or buffer == 2
 
 
 # What a backbone promises
@@ -248,29 +221,6 @@ def test_out_indices():
             assert parameter.requires_grad is (parameter.grad is not None), name
         assert whole.conv_1x1_exp.conv.weight.requires_grad
         assert model.conv_1x1_exp.conv.weight.requires_grad is (5 in indices)
-
-
-def test_frozen_parts_keep_their_statistics():
-    for frozen in (0, 3, 5):
-        model = build(frozen_stages=frozen)
-        assert model.train() is model
-        before = {name: value.clone() for name, value in model.named_buffers()}
-        model(torch.randn(2, 3, 64, 64))[-1].sum().backward()
-        stems = ('stem.', *(f'layers.{i}.' for i in range(frozen)))
-        for name, value in model.named_buffers():
-            assert torch.equal(value, before[name]) is name.startswith(stems), name
-        for name, parameter in model.named_parameters():
-            assert (parameter.grad is None) is name.startswith(stems), name
-
-
-def test_norm_eval():
-    model = build(norm_eval=True).train()
-    norms = [m for m in model.modules() if isinstance(m, nn.BatchNorm2d)]
-    assert norms and not any(norm.training for norm in norms)
-    assert model.training and model.layers[4][1].global_rep[0].ffn[4].training
-    model(torch.randn(1, 3, 64, 64))  # one image, which training refuses otherwise
-    with pytest.raises(ValueError, match='more than 1 value'):
-        build().train()(torch.randn(1, 3, 64, 64))
 
 
 @torch.no_grad()
