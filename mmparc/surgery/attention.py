@@ -23,7 +23,7 @@ from torch import nn
 
 from mmparc.layers import ParCMixer
 from mmparc.layers.channel_attention import ChannelAttention
-from mmparc.layers.token_mixer import Placeholder, TokenMixer
+from mmparc.layers.token_mixer import Placeholder, TokenChannelAttention, TokenMixer
 
 from .stages import follow
 
@@ -60,10 +60,23 @@ def register_attention(kind: type) -> Callable[[Adapter], Adapter]:
 def register_feed_forward(kind: type) -> Callable[[FeedForwardAdapter], FeedForwardAdapter]:
     """A decorator that registers how ``channel_attention`` is added to a feed-forward network.
 
-    The adapter takes a network of this class and its channels, adds a
-    :class:`mmparc.layers.token_mixer.TokenChannelAttention` at its end, and returns that.
+    The adapter takes a network of this class and its channels, adds a ChannelAttention at its end,
+    and returns that; see :func:`append_to`.
     """
     return _register_in(FEED_FORWARD, kind)
+
+
+def append_to(
+    part: str, kind: type[ChannelAttention] = TokenChannelAttention
+) -> FeedForwardAdapter:
+    """An adapter of feed-forward networks that end with a Sequential of this name."""
+
+    def append(module: nn.Module, channels: int) -> ChannelAttention:
+        attention = kind(channels)
+        module.get_submodule(part).append(attention)
+        return attention
+
+    return append
 
 
 def adopt(kind: type[Module], module: nn.Module) -> Module:

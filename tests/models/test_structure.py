@@ -19,7 +19,6 @@ from backbones import (
     parc_layers,
 )
 from mmpretrain.models import ConvNeXt, ResNet
-from mmpretrain.registry import MODELS
 from mmseg.models import MobileNetV2
 from torch import nn
 
@@ -216,8 +215,11 @@ def test_frozen_stages(family):
     assert any(stage_of(family, name) <= 4 for name in parc_layers(model))
 
 
-def test_layer_depth_is_that_of_the_plain_block():
-    """Every parameter of a block, ParC's among them, decays as the plain block's do."""
+def test_layer_depth():
+    """Every parameter of a block, ParC's among them, decays as the plain block's do.
+
+    MobileNetV2, ParC-Net, and ResNets of which the parent knows no depth decay by stage.
+    """
     for family, plain, part in (
         ('convnext', ConvNeXt(**DEEP, out_indices=(0, 1, 2, 3)), 'stages'),
         ('resnet', ResNet(50, stem_channels=8, base_channels=8), 'layer'),
@@ -232,9 +234,6 @@ def test_layer_depth_is_that_of_the_plain_block():
                     assert by_block.setdefault(block, depth) == depth, name
                     assert 0 <= depth[0] < depth[1]
 
-
-def test_layer_depth_by_stage():
-    """MobileNetV2 and ParC-Net, and ResNets of which the parent knows no depth."""
     two = dict(num_stages=2, strides=(1, 2), dilations=(1, 1), out_indices=(1,))
     for family, changes, depths in (
         ('mobilenet_v2', {}, 10),
@@ -315,17 +314,3 @@ def test_initial_values(family):
             assert layer.bias is None or not layer.bias.any()
     embeddings = [p.flatten() for n, p in backbone.named_parameters() if n.endswith('pos_embed')]
     check_normal([e / (1 if family == 'parcnet' else 0.02) for e in embeddings], 'embeddings')
-
-
-def test_pretrained_weights_stay_whole(tmp_path):
-    """A checkpoint's weights are not touched by what initializes the kernels."""
-    source = build('resnet')
-    torch.save(dict(state_dict=source.state_dict()), tmp_path / 'source.pth')
-    pretrained = dict(type='Pretrained', checkpoint=str(tmp_path / 'source.pth'))
-    config = dict(type='mmparc.ParCResNet', stem_channels=8, base_channels=8, init_cfg=pretrained)
-    model = MODELS.build(config)
-    kernel = 'layer3.3.conv2.conv_h.weight'
-    assert not torch.equal(model.get_parameter(kernel), source.get_parameter(kernel))
-    model.init_weights()
-    for name, value in source.state_dict().items():
-        assert torch.equal(model.state_dict()[name], value), name

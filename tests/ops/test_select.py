@@ -126,12 +126,12 @@ def test_a_choice_is_logged_once(write_table, caplog):
 
 def test_measure_backends(tmp_path):
     out = tmp_path / 'new/table.json'
-    args = ['--out', out, '--lengths', 4, 9, '--seconds', 0, '--rounds', 1]
+    args = ['--out', out, '--lengths', 4, '--seconds', 0, '--rounds', 1]
     run = run_tool(TOOL, *args, cwd=tmp_path)
     assert run.returncode == 0, run.stderr
     table, shipped = load_table(str(out)), load_table(str(select.SHIPPED_TABLE))
     for row in ROWS:
-        assert (set(table[row]) == {4, 9}) == row.startswith('cpu')
+        assert (set(table[row]) == {4}) == row.startswith('cpu')
         assert row.startswith('cpu') or table[row] == shipped[row]
     assert 'torch' in json.loads(out.read_text())['measured']['cpu']
     before = out.read_text()
