@@ -22,20 +22,19 @@ __version__ = '0.1.0'
 __all__ = ['ParCConv', 'ParCMixer', 'create_backbone', 'list_backbones', 'parc', 'parcify']
 
 _LAZY = {
-    'ParCConv': ('mmparc.layers', 'ParCConv'),
-    'ParCMixer': ('mmparc.layers', 'ParCMixer'),
-    'create_backbone': ('mmparc.factory', 'create_backbone'),
-    'list_backbones': ('mmparc.factory', 'list_backbones'),
-    'parc': ('mmparc.ops', 'parc'),
-    'parcify': ('mmparc.surgery', 'parcify'),
+    'ParCConv': 'mmparc.layers',
+    'ParCMixer': 'mmparc.layers',
+    'create_backbone': 'mmparc.factory',
+    'list_backbones': 'mmparc.factory',
+    'parc': 'mmparc.ops',
+    'parcify': 'mmparc.surgery',
 }
 
 
 def __getattr__(name: str) -> object:
     if name not in _LAZY:
         raise AttributeError(f'module {__name__!r} has no attribute {name!r}')
-    module, attribute = _LAZY[name]
-    return getattr(import_module(module), attribute)
+    return getattr(import_module(_LAZY[name]), name)
 
 
 def __dir__() -> list[str]:

@@ -212,14 +212,6 @@ def with_axes_exchanged(model, parc=True):
     for module in model.modules():
         if isinstance(module, nn.Conv2d):
             module.weight.data = module.weight.data.transpose(2, 3).contiguous()
-        elif type(module).__name__.startswith('PatchMerging'):  # of 2 x 2 positions
-            # OpenMMLab's have the channels before the positions, timm's and torchvision's behind.
-            first = type(module).__module__.startswith('mm')
-            shape, axes = ((-1, 2, 2), (-2, -1)) if first else ((2, 2, -1), (-3, -2))
-            for parameter in (*module.norm.parameters(), module.reduction.weight):
-                if parameter.shape[-1] == module.reduction.in_features:  # Swin V2's norm is behind
-                    unfolded = parameter.data.unflatten(-1, shape)
-                    parameter.data = unfolded.transpose(*axes).flatten(-3).contiguous()
         elif parc and isinstance(module, ParCConv):
             module.axis = {'h': 'w', 'w': 'h'}[module.axis]
     return model

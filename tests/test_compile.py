@@ -44,7 +44,9 @@ def run(layer, function, size, half, training):
     return [y, *torch.autograd.grad(y.float().square().sum(), [x, *layer.parameters()])]
 
 
-def check_mixer(groups, backend, training, half=None, sizes=SIZES, compiler='aot_eager'):
+def check_mixer(
+    groups, backend='auto', training=True, half=None, sizes=SIZES, compiler='aot_eager'
+):
     """Whole graphs at two sizes, one after the other, and back."""
     torch._dynamo.reset()
     mixer = ParCMixer(6, (9, 14), groups, backend=backend)
@@ -58,17 +60,17 @@ def check_mixer(groups, backend, training, half=None, sizes=SIZES, compiler='aot
 
 
 def test_mixer():
-    check_mixer(3, 'auto', training=True, sizes=SIZES[:2])
-    check_mixer(1, 'auto', training=False, sizes=SIZES[:1])
+    check_mixer(3, sizes=SIZES[:2])
+    check_mixer(1, training=False, sizes=SIZES[:1])
 
 
 @pytest.mark.full
 @pytest.mark.parametrize('backend', [*BACKENDS, 'auto', str(SHIPPED_TABLE)])
 def test_mixer_by_every_backend(backend):
     for groups in (3, 1):
-        check_mixer(groups, backend, training=True)
+        check_mixer(groups, backend)
         check_mixer(groups, backend, training=False)
-        check_mixer(groups, backend, training=True, half=torch.bfloat16)
+        check_mixer(groups, backend, half=torch.bfloat16)
 
 
 @pytest.mark.full

@@ -1,6 +1,6 @@
 """Names and configs of the published ParC-ConvNeXt code."""
 
-from mmparc.models.backbones import ParCConvNeXt
+from mmparc.models import ParCConvNeXt
 
 from .family import Family, StateDict, by_pattern, read_stages, size_of
 

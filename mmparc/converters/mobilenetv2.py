@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterable
 from itertools import accumulate
 
-from mmparc.models.backbones import ParCMobileNetV2
+from mmparc.models import ParCMobileNetV2
 
 from .family import Family, StateDict, read_stages, renamed, size_of
 

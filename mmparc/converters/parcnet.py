@@ -1,6 +1,6 @@
 """Names and configs of the published ParC-Net code."""
 
-from mmparc.models.backbones import ParCNet
+from mmparc.models import ParCNet
 
 from .family import Family, StateDict, by_pattern, read_stages, size_of
 

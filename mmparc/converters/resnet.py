@@ -2,7 +2,7 @@
 
 from mmpretrain.models.backbones.resnet import Bottleneck
 
-from mmparc.models.backbones import ParCResNet
+from mmparc.models import ParCResNet
 
 from .family import Family, StateDict, by_pattern, read_stages
 

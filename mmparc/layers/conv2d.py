@@ -7,8 +7,8 @@ cannot replace stay plain.
 
 from torch import nn
 
-from .exchange import is_spatial, mixer_groups
 from .parc import ParCMixer
+from .placement import is_spatial, mixer_groups
 
 
 class _MixerAsConv2d(ParCMixer):
@@ -18,21 +18,13 @@ class _MixerAsConv2d(ParCMixer):
     """
 
     transposed = False
-    output_padding = (0, 0)
 
     def __init__(self, asked: nn.Conv2d, **options) -> None:
-        groups = mixer_groups(asked.in_channels, asked.groups)
-        super().__init__(asked.in_channels, groups=groups, **options)
-        for name in (
-            'in_channels',
-            'out_channels',
-            'kernel_size',
-            'stride',
-            'padding',
-            'dilation',
-            'groups',
-            'padding_mode',
-        ):
+        channels, bias = asked.in_channels, asked.bias is not None
+        super().__init__(
+            channels, groups=mixer_groups(channels, asked.groups), bias=bias, **options
+        )
+        for name in asked.__constants__:  # torch's list of a convolution's settings
             setattr(self, name, getattr(asked, name))
 
 
@@ -40,16 +32,11 @@ def ParCConv2d(
     in_channels: int,
     out_channels: int,
     kernel_size: int | tuple[int, int],
-    stride: int | tuple[int, int] = 1,
-    padding: int | tuple[int, int] | str = 0,
-    dilation: int | tuple[int, int] = 1,
-    groups: int = 1,
-    bias: bool = True,
-    padding_mode: str = 'zeros',
-    *,
+    *arguments,
     taps: int | tuple[int, int],
     resize: str = 'interpolate',
     backend: str = 'auto',
+    **options,
 ) -> nn.Module:
     """Build a ParC mixer in place of a convolution, where it can replace it.
 
@@ -61,30 +48,20 @@ def ParCConv2d(
     do not reach it, those for 'ParCConv' do.
 
     Args:
-        in_channels, out_channels, kernel_size, stride, padding, dilation, groups, bias,
-        padding_mode: as in ``torch.nn.Conv2d``. A mixer wraps around instead of padding.
+        in_channels, out_channels, kernel_size, arguments, options: as in ``torch.nn.Conv2d``. A
+            mixer wraps around instead of padding.
         taps: K, or (K along H, K along W): the map's size at the training resolution.
         resize, backend: as in :class:`ParCConv`.
 
     Raises:
         ValueError: if a mixer would have an odd number of channels.
     """
-    arguments = (
-        in_channels,
-        out_channels,
-        kernel_size,
-        stride,
-        padding,
-        dilation,
-        groups,
-        bias,
-        padding_mode,
-    )
-    asked = nn.Conv2d(*arguments, device='meta')  # no memory, no random numbers
+    arguments = in_channels, out_channels, kernel_size, *arguments
+    asked = nn.Conv2d(*arguments, **{**options, 'device': 'meta'})  # draws no random numbers
     spatial = is_spatial(in_channels, out_channels, asked.kernel_size)
     if not spatial or asked.stride != (1, 1) or not _keeps_size(asked):
-        return nn.Conv2d(*arguments)
-    return _MixerAsConv2d(asked, kernel_size=taps, bias=bias, resize=resize, backend=backend)
+        return nn.Conv2d(*arguments, **options)
+    return _MixerAsConv2d(asked, kernel_size=taps, resize=resize, backend=backend)
 
 
 def _keeps_size(conv: nn.Conv2d) -> bool:

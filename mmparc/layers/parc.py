@@ -4,17 +4,57 @@ Maps are (B, C, H, W) of any size. A layer resizes its kernel to the map in each
 resizes a checkpoint's kernel of another length once, when that is loaded.
 """
 
+import logging
 from collections.abc import Sequence
 from numbers import Integral
 
 import torch
 from torch import Tensor, nn
 
-from mmparc.ops import ParCKernel, check_choices, compute_dtype, correlate, load_table, prepare
+from mmparc.ops import (
+    ParCKernel,
+    check_choices,
+    compute_dtype,
+    correlate,
+    load_table,
+    prepare,
+    resize_taps,
+)
 from mmparc.ops.older_torch import is_compiling
 
 from .kernel_cache import KernelCache
-from .resize_on_load import ResizedOnLoad
+
+logger = logging.getLogger(__name__)
+
+
+class ResizedOnLoad(nn.Module):
+    """A module that resizes some of its parameters along their last axis when it loads them.
+
+    A model built for another ``img_size`` has kernels of other lengths. mmengine only logs a size
+    mismatch and leaves the parameter at its random value.
+    """
+
+    def resized_on_load(self) -> dict[str, str]:
+        """{parameter: rule}, see :func:`mmparc.ops.resize_taps`."""
+        raise NotImplementedError
+
+    def _load_from_state_dict(self, state_dict: dict[str, Tensor], prefix: str, *args) -> None:
+        # A private name, but the one that torch and mmengine call; load hooks are public only from
+        # torch 2.5 on. ``state_dict`` is the caller's copy of the user's.
+        for name, rule in self.resized_on_load().items():
+            key, parameter = prefix + name, getattr(self, name)
+            saved = state_dict.get(key)
+            if saved is None or parameter is None or saved.shape == parameter.shape:
+                continue
+            before, after = tuple(saved.shape), tuple(parameter.shape)
+            if before[:-1] != after[:-1] or not saved.numel():
+                raise ValueError(
+                    f'{key} is {before} in the checkpoint and {after} in the model: only the last '
+                    'axis, the length, can be resized'
+                )
+            state_dict[key] = resize_taps(saved, after[-1], rule)
+            logger.info('resized %s from %d to %d (%s)', key, before[-1], after[-1], rule)
+        super()._load_from_state_dict(state_dict, prefix, *args)
 
 
 class ParCConv(ResizedOnLoad):
@@ -98,18 +138,8 @@ class ParCConv(ResizedOnLoad):
         In evaluation, without gradients and on the CPU, it comes from a cache.
         """
 
-        def prepare_kernel() -> ParCKernel:
-            return prepare(
-                x,
-                self.weight,
-                self.bias,
-                self.pos_embed,
-                axis=self.axis,
-                groups=self.groups,
-                backend=self.backend,
-                resize=self.resize,
-            )
-
+        tensors = self.weight, self.bias, self.pos_embed
+        options = dict(axis=self.axis, groups=self.groups, backend=self.backend, resize=self.resize)
         if (
             self.training
             or torch.is_grad_enabled()
@@ -118,10 +148,10 @@ class ParCConv(ResizedOnLoad):
             or is_compiling()
             or torch.jit.is_tracing()
         ):
-            return prepare_kernel()
+            return prepare(x, *tensors, **options)
         size = x.shape[1:3] if self.axis == 'h' else x.shape[1::2]  # channels and length
-        key = x.dim(), size, x.dtype, compute_dtype(x), self.axis, self.backend, self.resize
-        return self._kernels.get(key, (self.weight, self.bias, self.pos_embed), prepare_kernel)
+        key = x.dim(), size, x.dtype, compute_dtype(x), *options.values()
+        return self._kernels.get(key, tensors, lambda: prepare(x, *tensors, **options))
 
     def train(self, mode: bool = True) -> 'ParCConv':
         self._kernels.clear()

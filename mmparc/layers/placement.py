@@ -1,6 +1,7 @@
-"""Which blocks of a backbone hold ParC, and how long the kernels are there."""
+"""Where a backbone can hold ParC mixers, with which kernels and groups, and its parts' depths."""
 
 from collections.abc import Sequence
+from math import gcd
 from numbers import Integral
 
 from torch import nn
@@ -32,6 +33,21 @@ def check_no_stride(conv: nn.Conv2d, stage: int, block: int) -> None:
         )
 
 
+def is_spatial(in_channels: int, out_channels: int, kernel_size: tuple[int, int]) -> bool:
+    """Whether a convolution mixes positions and keeps the number of channels."""
+    return max(kernel_size) > 1 and in_channels == out_channels
+
+
+def mixer_groups(channels: int, groups: int) -> int:
+    """The groups of each half of a mixer, for a convolution of ``channels`` in ``groups``.
+
+    A full convolution gives a dense mixer, a depthwise one a depthwise mixer. Other groups keep
+    their width if it divides half the channels; if not, they get the largest common divisor.
+    """
+    half = channels // 2
+    return half // gcd(half, channels // groups)
+
+
 def image_size(img_size: int | tuple[int, int]) -> tuple[int, int]:
     """The (height, width) of a training resolution.
 
@@ -51,3 +67,19 @@ def padded_resolution(img_size: int | tuple[int, int], stride: int) -> tuple[int
     """The map's (height, width) after padded convolutions of this total stride: rounded up."""
     height, width = image_size(img_size)
     return -(-height // stride), -(-width // stride)
+
+
+def layer_depth(
+    layers: Sequence[str | tuple[str, ...]], param_name: str, prefix: str
+) -> tuple[int, int]:
+    """The depth of a parameter and the number of depths, for layer-wise learning-rate decay.
+
+    Args:
+        layers: for each depth how its parameters' names begin. What comes after the backbone is one
+            depth more.
+        param_name: the parameter's name.
+        prefix: the prefix of the backbone's parameters.
+    """
+    name = param_name.removeprefix(prefix) if param_name.startswith(prefix) else ''
+    depths = (depth for depth, start in enumerate(layers) if name.startswith(start))
+    return next(depths, len(layers)), len(layers) + 1

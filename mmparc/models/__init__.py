@@ -1,15 +1,17 @@
 """ParC models. Importing this package registers all of them in scope ``mmparc``."""
 
-from .backbones import (
-    ParCConvNeXt,
-    ParCMobileNetV2,
+from mmparc.layers import ParCConv, ParCConv2d, ParCMixer
+from mmparc.registry import MODELS
+
+from .backbones.parc_convnext import ParCConvNeXt
+from .backbones.parc_mobilenet_v2 import ParCMobileNetV2
+from .backbones.parc_resnet import ParCResNet
+from .backbones.parc_transformers import (
     ParCMobileViT,
-    ParCNet,
-    ParCResNet,
     ParCSwinTransformer,
     ParCVisionTransformer,
 )
-from .layers import ParCConv, ParCConv2d, ParCMixer
+from .backbones.parcnet import ParCNet
 from .log import forward_logs
 from .multi_scale import MultiScaleClsDataPreprocessor
 from .parcify import ParCify
@@ -29,4 +31,6 @@ __all__ = [
     'ParCify',
 ]
 
+for layer in (ParCConv, ParCConv2d, ParCMixer):  # which know torch alone
+    MODELS.register_module(module=layer)
 forward_logs()

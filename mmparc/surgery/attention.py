@@ -15,7 +15,7 @@ DropPaths stay; what has weights keeps its names.
 import copy
 import importlib
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import TypeVar
 
 import torch
@@ -23,7 +23,7 @@ from torch import nn
 
 from mmparc.layers import ParCMixer
 from mmparc.layers.channel_attention import ChannelAttention
-from mmparc.layers.token_mixer import Placeholder, TokenMixer
+from mmparc.layers.token_mixer import Placeholder, TokenChannelAttention, TokenMixer
 
 from .stages import follow
 
@@ -41,33 +41,42 @@ PACKAGES = {
     'mmdet': 'mmparc.models.adapters.mmdet',
     'mmseg': 'mmparc.models.adapters.mmseg',
 }
-ADAPTERS: dict[str, Adapter] = {}
-FEED_FORWARD: dict[str, FeedForwardAdapter] = {}
+ADAPTERS: dict[type, Adapter] = {}
+FEED_FORWARD: dict[type, FeedForwardAdapter] = {}
 
 
-def register_attention(kind: type | str) -> Callable[[Adapter], Adapter]:
-    """A decorator that registers how modules of a class are exchanged.
+def register_attention(kind: type) -> Callable[[Adapter], Adapter]:
+    """A decorator that registers how modules of a class are exchanged. Subclasses are not included.
 
     The adapter takes a module of this class and returns what takes its place. For attention that
     is a :class:`mmparc.layers.token_mixer.TokenMixer`. A module around attention, up to the whole
     network, needs an adapter where its forward pass has to change, because it adds a class token or
     flattens the map to one sequence of tokens. An adapter must not change the given module; see
     :func:`adopt`.
-
-    Args:
-        kind: the class, or its qualified name ('timm.layers.attention.Attention'). Subclasses need
-            adapters of their own.
     """
     return _register_in(ADAPTERS, kind)
 
 
-def register_feed_forward(kind: type | str) -> Callable[[FeedForwardAdapter], FeedForwardAdapter]:
+def register_feed_forward(kind: type) -> Callable[[FeedForwardAdapter], FeedForwardAdapter]:
     """A decorator that registers how ``channel_attention`` is added to a feed-forward network.
 
-    The adapter takes a network of this class and its channels, adds a
-    :class:`mmparc.layers.token_mixer.TokenChannelAttention` at its end, and returns that.
+    The adapter takes a network of this class and its channels, adds a ChannelAttention at its end,
+    and returns that; see :func:`append_to`.
     """
     return _register_in(FEED_FORWARD, kind)
+
+
+def append_to(
+    part: str, kind: type[ChannelAttention] = TokenChannelAttention
+) -> FeedForwardAdapter:
+    """An adapter of feed-forward networks that end with a Sequential of this name."""
+
+    def append(module: nn.Module, channels: int) -> ChannelAttention:
+        attention = kind(channels)
+        module.get_submodule(part).append(attention)
+        return attention
+
+    return append
 
 
 def adopt(kind: type[Module], module: nn.Module) -> Module:
@@ -91,36 +100,23 @@ def forget(module: nn.Module, name: str) -> None:
 def exchange_attention(
     network: nn.Module,
     img_size: tuple[int, int],
-    pos_embed: str = 'all',
-    channel_attention: bool = False,
-    resize: str = 'interpolate',
-    backend: str = 'auto',
+    first_embedded: bool,
+    channel_attention: bool,
+    **options,
 ) -> nn.Module:
-    """Exchange all attention of a network for ParC mixers, and log what was done.
+    """Exchange all attention of a network for ParC mixers, as :func:`mmparc.parcify` describes it.
 
     A class token's output becomes the mean over all positions of the normalized map, and so does a
-    distillation token's.
+    distillation token's. If this raises a ValueError, the network stays as it was.
 
     Args:
         network: as its constructor made it.
-        img_size: (height, width) of the training images. It gives the kernels' lengths: the
-            resolution of what each attention sees at that size.
-        pos_embed: 'all', or 'first' for embeddings only in the first mixer at each resolution.
-        channel_attention: whether each feed-forward network ends with ParC-Net's channel attention,
-            which in training needs at least two images. With gradient checkpointing its norms count
-            each batch twice.
-        resize, backend: as in :class:`mmparc.layers.ParCConv`.
-
-    Returns:
-        The network; a new one with the parts of the given one if its own class has an adapter.
-
-    Raises:
-        ValueError: if there is no attention, or some without an adapter; a number of channels is
-            odd; ``channel_attention`` is asked for and a feed-forward network has no adapter; or
-            the shapes cannot be followed. The network stays as it was.
+        img_size: (height, width) of the training images.
+        first_embedded: whether only the first mixer at each resolution has embeddings.
+        channel_attention: whether each feed-forward network ends with ParC-Net's channel attention.
+            With gradient checkpointing its norms count each batch twice.
+        options: ``resize`` and ``backend`` of the mixers.
     """
-    if pos_embed not in ('all', 'first'):
-        raise ValueError(f"pos_embed must be 'all' or 'first', got {pos_embed!r}")
     before = [name for name, _ in network.named_parameters()]
     undo: list[tuple[nn.Module, str, nn.Module]] = []
     try:
@@ -132,21 +128,18 @@ def exchange_attention(
             setattr(parent, name, module)
         kind = f'{type(network).__module__.partition(".")[0]}.{type(network).__name__}'
         raise ValueError(f'the attention of {kind} cannot be exchanged: {error}') from error
-    _report(places)
     for module, channels in feed_forward:
         as_before(_adapter(FEED_FORWARD, module)(module, channels), module)
     embedded: set[tuple[int, int]] = set()
-    for mixer in places.values():
-        place = mixer.mixer
-        parc = ParCMixer(
-            place.channels,
-            place.size,
-            pos_embed=pos_embed == 'all' or place.size not in embedded,
-            resize=resize,
-            backend=backend,
-        )
+    mixers = []
+    for name, mixer in places.items():
+        place, (attention,) = mixer.mixer, mixer.mixer.attention
+        pos_embed = not first_embedded or place.size not in embedded
         embedded.add(place.size)
-        mixer.mixer = as_before(parc, *place.attention)
+        parc = ParCMixer(place.channels, place.size, pos_embed=pos_embed, **options)
+        mixer.mixer = as_before(parc, attention)
+        mixers.append((name, attention, parc))
+    report(mixers)
     kept = {name for name, _ in exchanged.named_parameters()}
     attention = tuple(f'{name}.' for name in places)
     dropped = [name for name in before if name not in kept and not name.startswith(attention)]
@@ -155,23 +148,19 @@ def exchange_attention(
     return exchanged
 
 
-def _register_in(registry: dict[str, Callable], kind: type | str) -> Callable:
+def _register_in(registry: dict[type, Callable], kind: type) -> Callable:
     def register(adapter: Callable) -> Callable:
-        registry[kind if isinstance(kind, str) else _qualified_name(kind)] = adapter
+        registry[kind] = adapter
         return adapter
 
     return register
 
 
-def _qualified_name(kind: type) -> str:
-    return f'{kind.__module__}.{kind.__qualname__}'
-
-
-def _adapter(registry: dict[str, Callable], module: nn.Module) -> Callable | None:
+def _adapter(registry: dict[type, Callable], module: nn.Module) -> Callable | None:
     package = type(module).__module__.partition('.')[0]
     if package in PACKAGES:
         importlib.import_module(PACKAGES[package])
-    return registry.get(_qualified_name(type(module)))
+    return registry.get(type(module))
 
 
 def _exchange(module: nn.Module, undo: list[tuple[nn.Module, str, nn.Module]]) -> nn.Module:
@@ -238,17 +227,19 @@ def as_before(new: Module, before: nn.Module) -> Module:
     return new.to(weight).requires_grad_(weight.requires_grad).train(before.training)
 
 
-def _report(places: dict[str, TokenMixer]) -> None:
+def report(mixers: Iterable[tuple[str, nn.Module, ParCMixer]]) -> None:
+    """Log what was exchanged, from (name, module before, mixer), in one line for what is alike."""
     groups: dict[tuple, list[str]] = {}
-    for name, mixer in places.items():
-        (attention,) = mixer.mixer.attention
-        frozen = not next(attention.parameters()).requires_grad
-        key = type(attention).__name__, mixer.mixer.channels, *mixer.mixer.size, frozen
-        groups.setdefault(key, []).append(name)
-    for (kind, channels, height, width, frozen), names in groups.items():
+    for name, before, mixer in mixers:
+        along_h, along_w = mixer.conv_h, mixer.conv_w
+        kind = {1: 'dense', along_h.in_channels: 'depthwise'}.get(along_h.groups, 'grouped')
+        frozen = not along_h.weight.requires_grad
+        sizes = 2 * along_h.in_channels, along_h.kernel_size, along_w.kernel_size
+        groups.setdefault((type(before).__name__, kind, *sizes, frozen), []).append(name)
+    for (before, kind, channels, height, width, frozen), names in groups.items():
         logger.log(
             logging.WARNING if frozen else logging.INFO,
-            'parcify: %d x %s of %d channels, kernels of %d along H and %d along W: %s to %s%s',
-            *(len(names), kind, channels, height, width, names[0], names[-1]),
-            ', frozen at their initial values' * frozen,
+            'parcify: %d x %s, %s, %d channels, kernels of %d along H and %d along W: %s%s',
+            *(len(names), before, kind, channels, height, width, ', '.join(names)),
+            '; frozen, so they keep their initial values' * frozen,
         )

@@ -6,7 +6,6 @@ of its attention (:mod:`.attention`). With the settings of the published models 
 networks of the backbones in :mod:`mmparc.models.backbones`.
 """
 
-import logging
 import re
 from collections.abc import Sequence
 from math import ceil
@@ -14,18 +13,18 @@ from math import ceil
 from torch import nn
 
 from mmparc.layers import ParCMixer
-from mmparc.layers.exchange import mixer_groups
-from mmparc.layers.placement import check_no_stride, check_parc_starts, image_size
+from mmparc.layers.placement import (
+    check_no_stride,
+    check_parc_starts,
+    image_size,
+    mixer_groups,
+)
 
-from .attention import as_before, exchange_attention
+from .attention import as_before, exchange_attention, report
 from .stages import SpatialConv, Stage, find_stages
-
-logger = logging.getLogger(__name__)
 
 DEEP = 16  # the total stride from which the published models have ParC
 SHARE = 1 / 3  # of a stage's blocks, as in ParC-ConvNeXt
-
-Chosen = dict[int, list[list[SpatialConv]]]  # of each stage the blocks, of each its convolutions
 
 
 def parcify(
@@ -99,18 +98,27 @@ def parcify(
         raise ValueError(
             f"replace must be 'last', 'all' or a regular expression, got {replace!r}: {error}"
         ) from error
-    size = image_size(img_size)
-    if attention:
-        return exchange_attention(network, size, pos_embed, channel_attention, resize, backend)
-
     if pos_embed not in ('all', 'first'):
         raise ValueError(f"pos_embed must be 'all' or 'first', got {pos_embed!r}")
+    size, options = image_size(img_size), dict(resize=resize, backend=backend)
+    if attention:
+        return exchange_attention(network, size, pos_embed == 'first', channel_attention, **options)
+
     found = find_stages(network, size)
     if parc_starts is None:
-        chosen = _choose_by_share(found, stages, SHARE if share is None else share, replace)
+        starts = _starts_by_share(found, stages, SHARE if share is None else share)
     else:
-        chosen = _choose_by_starts(found, parc_starts, replace)
-    if not any(convs for blocks in chosen.values() for convs in blocks):
+        starts = check_parc_starts(parc_starts, [len(stage.blocks) for stage in found])
+    chosen = []  # of each stage the blocks, of each its convolutions
+    for index, (stage, start) in enumerate(zip(found, starts, strict=True)):
+        blocks = [_select(block, replace) for block in stage.blocks[start:]]
+        if parc_starts is None:
+            blocks = [[conv for conv in convs if conv.exchangeable] for convs in blocks]
+        for block, convs in enumerate(blocks, start):
+            for conv in convs:
+                _check_exchangeable(conv, index, block)
+        chosen.append([convs for convs in blocks if convs])
+    if not any(chosen):
         raise ValueError(
             f'nothing to exchange in {type(network).__name__} with stages={stages}, '
             f'share={share}, replace={replace!r}, parc_starts={parc_starts}: choose others among '
@@ -118,29 +126,23 @@ def parcify(
         )
 
     mixers: dict[nn.Module, ParCMixer] = {}
-    for blocks in chosen.values():
-        exchanged = [convs for convs in blocks if convs]
-        for convs in exchanged:
-            embedded = pos_embed == 'all' or convs is exchanged[0]
-            for conv in convs:
-                mixers[conv.conv] = _mixer_for(
-                    conv, pos_embed=embedded, resize=resize, backend=backend
-                )
-    for name, module in list(network.named_modules(remove_duplicate=False)):
-        if module in mixers:
-            parent, _, key = name.rpartition('.')
-            setattr(network.get_submodule(parent), key, mixers[module])
-    for index, blocks in chosen.items():
-        _report(index, found[index], [convs for convs in blocks if convs])
+    for blocks in chosen:
+        for convs in blocks:
+            embedded = pos_embed == 'all' or convs is blocks[0]
+            mixers.update({c.conv: _mixer_for(c, pos_embed=embedded, **options) for c in convs})
+    modules = list(network.named_modules(remove_duplicate=False))
+    exchanged = [(name, module, mixers[module]) for name, module in modules if module in mixers]
+    for name, _, mixer in exchanged:
+        parent, _, key = name.rpartition('.')
+        setattr(network.get_submodule(parent), key, mixer)
+    report(exchanged)
     return network
 
 
-def _choose_by_share(
-    found: list[Stage],
-    stages: int | Sequence[int] | None,
-    share: float | Sequence[float],
-    replace: str,
-) -> Chosen:
+def _starts_by_share(
+    found: list[Stage], stages: int | Sequence[int] | None, share: float | Sequence[float]
+) -> list[int]:
+    """For each stage the index of its first ParC block, or the number of its blocks."""
     if stages is None:
         indices = [i for i, stage in enumerate(found) if stage.stride >= DEEP]
     else:
@@ -153,34 +155,20 @@ def _choose_by_share(
             f'share must be above 0 and up to 1, one number or one for each of the stages '
             f'{indices}, got {share}'
         )
-    chosen = {}
-    for index, part in sorted(zip(indices, shares, strict=True)):
-        blocks = found[index].blocks
-        count = ceil(round(part * len(blocks), 6))  # 0.07 * 100 is more than 7
-        chosen[index] = [
-            [conv for conv in _select(block, replace) if conv.exchangeable]
-            for block in blocks[-count:]
-        ]
-    return chosen
+    starts = [len(stage.blocks) for stage in found]
+    for index, part in zip(indices, shares, strict=True):
+        starts[index] -= ceil(round(part * starts[index], 6))  # 0.07 * 100 is more than 7
+    return starts
 
 
-def _choose_by_starts(found: list[Stage], parc_starts: Sequence[int], replace: str) -> Chosen:
-    starts = check_parc_starts(parc_starts, [len(stage.blocks) for stage in found])
-    chosen = {}
-    for index, start in enumerate(starts):
-        chosen[index] = []
-        for block in range(start, len(found[index].blocks)):
-            convs = _select(found[index].blocks[block], replace)
-            for conv in convs:
-                check_no_stride(conv.conv, index, block)
-                if not conv.exchangeable:
-                    raise ValueError(
-                        f"ParC keeps the map's size, but {conv.name} makes {conv.returned} of "
-                        f'{conv.received}: set parc_starts[{index}] to {block + 1} or more, or '
-                        'leave it out by replace'
-                    )
-            chosen[index].append(convs)
-    return chosen
+def _check_exchangeable(conv: SpatialConv, stage: int, block: int) -> None:
+    check_no_stride(conv.conv, stage, block)
+    if not conv.exchangeable:
+        raise ValueError(
+            f"ParC keeps the map's size, but {conv.name} makes {conv.returned} of "
+            f'{conv.received}: set parc_starts[{stage}] to {block + 1} or more, or leave it out by '
+            'replace'
+        )
 
 
 def _select(block: list[SpatialConv], replace: str) -> list[SpatialConv]:
@@ -198,31 +186,8 @@ def _mixer_for(found: SpatialConv, **options) -> ParCMixer:
             'leave it out by stages, share, parc_starts or replace, or give it an even width'
         )
     groups = mixer_groups(conv.in_channels, conv.groups)
-    if not conv.weight.requires_grad:
-        logger.warning(
-            'parcify: %s is frozen, so its ParC stays at its initial values: leave it out by '
-            'stages, or freeze less',
-            found.name,
-        )
     mixer = ParCMixer(conv.in_channels, found.received, groups=groups, **options)
     return as_before(mixer, conv)
-
-
-def _report(index: int, stage: Stage, blocks: list[list[SpatialConv]]) -> None:
-    if not blocks:
-        return
-    kinds: dict[str, list[str]] = {}
-    for found in (conv for convs in blocks for conv in convs):
-        conv, (height, width) = found.conv, found.received
-        channels = conv.in_channels
-        kind = {1: 'dense', channels: 'depthwise'}.get(conv.groups, 'grouped')
-        what = f'{kind}, {channels} channels, kernels of {height} along H and {width} along W'
-        kinds.setdefault(what, []).append(found.name)
-    exchanged = '; '.join(f'{", ".join(names)} ({what})' for what, names in kinds.items())
-    logger.info(
-        'parcify: stage %d (stride %d, %d channels), %d of %d blocks: %s',
-        *(index, stage.stride, stage.channels, len(blocks), len(stage.blocks), exchanged),
-    )
 
 
 def _list(found: list[Stage]) -> str:

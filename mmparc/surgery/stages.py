@@ -7,7 +7,6 @@ family; so are the places of attention in :mod:`mmparc.surgery.attention`. Resol
 
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass, field
 from math import sqrt
 from typing import NamedTuple
 
@@ -15,19 +14,13 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from mmparc.layers.exchange import is_spatial
+from mmparc.layers.placement import is_spatial
+
+Shape = tuple[int, ...]
 
 
-@dataclass
-class SpatialConv:
-    """A convolution that mixes positions and keeps the number of channels.
-
-    Attributes:
-        name: in the network.
-        conv: the module.
-        received: the resolution of its input.
-        returned: that of its output.
-    """
+class SpatialConv(NamedTuple):
+    """A convolution that mixes positions and keeps the number of channels, and its resolutions."""
 
     name: str
     conv: nn.Conv2d
@@ -40,29 +33,18 @@ class SpatialConv:
         return max(self.conv.stride) == 1 and self.received == self.returned
 
 
-@dataclass
-class Stage:
+class Stage(NamedTuple):
     """The blocks whose outputs have one total stride and one number of channels.
 
-    Attributes:
-        stride: total stride.
-        channels: of the blocks' outputs.
-        blocks: of each its spatial convolutions; both in the order of execution.
+    ``blocks`` holds the spatial convolutions of each block; both in the order of execution.
     """
 
     stride: int
     channels: int
-    blocks: list[list[SpatialConv]] = field(default_factory=list)
+    blocks: list[list[SpatialConv]]
 
     def __str__(self) -> str:
         return f'stride {self.stride}, {self.channels} channels, {len(self.blocks)} blocks'
-
-
-class _Call(NamedTuple):
-    """Shapes of a module's first input and output maps, (B, C, H, W); None where there is none."""
-
-    received: tuple[int, ...] | None
-    returned: tuple[int, ...] | None
 
 
 def find_stages(network: nn.Module, img_size: tuple[int, int]) -> list[Stage]:
@@ -89,38 +71,30 @@ def find_stages(network: nn.Module, img_size: tuple[int, int]) -> list[Stage]:
     convs = {}
     for name in executed:
         conv, (received, returned) = modules[name], calls[name]
-        spatial = is_spatial(conv.in_channels, conv.out_channels, conv.kernel_size)
-        if spatial and received is not None and returned is not None:
+        if received and returned and is_spatial(received[1], returned[1], conv.kernel_size):
             convs[name] = SpatialConv(name, conv, received[2:], returned[2:])
     weighted = [name for name, m in modules.items() if isinstance(m, nn.Conv2d | nn.Linear)]
     layers = Counter(a for name in weighted for a in _ancestors(name))
     # The innermost called module of two layers, or none where that holds the first convolution.
-    homes = {}
-    for name in convs:
-        around = (a for a in _ancestors(name) if a in calls and layers[a] > 1)
-        home = next(around, None)
-        if home is not None and not _within(executed[0], home):
-            homes[name] = home
-    own = {homes[name] for name in homes if convs[name].exchangeable}
-    inner = {homes[name] for name in homes}
+    around = {name: [a for a in _ancestors(name) if a in calls and layers[a] > 1] for name in convs}
+    homes = {name: a[0] for name, a in around.items() if a and not _within(executed[0], a[0])}
+    own = {home for name, home in homes.items() if convs[name].exchangeable}
     blocks: dict[str, list[SpatialConv]] = {}
     for name, home in homes.items():
         outer = [b for b in own if b == home or _within(home, b)]
-        if not outer and any(_within(b, home) for b in inner):
+        if not outer and any(_within(b, home) for b in homes.values()):
             continue  # a strided convolution beside blocks
         block = min(outer, key=len, default=home)
-        output = calls[block].returned
-        if output is not None and output[2:] == convs[name].returned:
+        _, output = calls[block]
+        if output and output[2:] == convs[name].returned:
             blocks.setdefault(block, []).append(convs[name])
 
-    order = {name: i for i, name in enumerate(calls)}
-    resolutions = {calls[block].returned[2:] for block in blocks}
-    strides = _total_strides(img_size, resolutions)
+    outputs = {block: calls[block][1] for block in calls if block in blocks}  # as they ended
+    strides = _total_strides(img_size, {shape[2:] for shape in outputs.values()})
     stages: dict[tuple[int, int], Stage] = {}
-    for block in sorted(blocks, key=order.__getitem__):
-        _, channels, *resolution = calls[block].returned
-        key = strides[tuple(resolution)], channels
-        stages.setdefault(key, Stage(*key)).blocks.append(blocks[block])
+    for block, shape in outputs.items():
+        key = strides[shape[2:]], shape[1]
+        stages.setdefault(key, Stage(*key, [])).blocks.append(blocks[block])
     return list(stages.values())
 
 
@@ -160,13 +134,15 @@ def follow(network: nn.Module, img_size: tuple[int, int]) -> None:
             module.training = mode
 
 
-def _calls(network: nn.Module, img_size: tuple[int, int]) -> dict[str, _Call]:
-    """The shapes of each module's first call, in the order in which the calls ended."""
-    calls: dict[str, _Call] = {}
+def _calls(
+    network: nn.Module, img_size: tuple[int, int]
+) -> dict[str, tuple[Shape | None, Shape | None]]:
+    """Shapes of each module's first input and output maps, in the order in which calls ended."""
+    calls: dict[str, tuple[Shape | None, Shape | None]] = {}
 
     def note(name: str) -> object:
         def hook(module: nn.Module, args: tuple, output: object) -> None:
-            calls.setdefault(name, _Call(_shape(args), _shape(output)))
+            calls.setdefault(name, (_shape(args), _shape(output)))
 
         return hook
 
@@ -179,7 +155,7 @@ def _calls(network: nn.Module, img_size: tuple[int, int]) -> dict[str, _Call]:
     return calls
 
 
-def _shape(maps: object) -> tuple[int, ...] | None:
+def _shape(maps: object) -> Shape | None:
     """That of a map, or of the first one of a tuple or list."""
     if isinstance(maps, tuple | list):
         shapes = (_shape(m) for m in maps)

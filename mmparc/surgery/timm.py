@@ -74,26 +74,23 @@ def patch_embed(module: nn.Module) -> nn.Module:
     return new
 
 
-class MapSwinBlock(swin_transformer.SwinTransformerBlock):
-    """A block without windows."""
+class WithoutWindows:
+    """Of a block: it sees the whole map."""
 
+    def set_input_size(self, *args, **options) -> None:
+        """Nothing here depends on it."""
+
+
+class MapSwinBlock(WithoutWindows, swin_transformer.SwinTransformerBlock):
     def forward(self, x: Tensor) -> Tensor:
         x = x + self.drop_path1(self.attn(self.norm1(x)))
         return x + self.drop_path2(self.mlp(self.norm2(x)))
 
-    def set_input_size(self, *args, **options) -> None:
-        """Nothing here depends on it."""
 
-
-class MapSwinV2Block(swin_transformer_v2.SwinTransformerV2Block):
-    """A block without windows."""
-
+class MapSwinV2Block(WithoutWindows, swin_transformer_v2.SwinTransformerV2Block):
     def forward(self, x: Tensor) -> Tensor:
         x = x + self.drop_path1(self.norm1(self.attn(x)))
         return x + self.drop_path2(self.norm2(self.mlp(x)))
-
-    def set_input_size(self, *args, **options) -> None:
-        """Nothing here depends on it."""
 
 
 @register_attention(swin_transformer.SwinTransformerBlock)

@@ -11,9 +11,12 @@ from torchvision.models.vision_transformer import (
 )
 from torchvision.ops.misc import MLP
 
-from mmparc.layers.token_mixer import TokenChannelAttention, TokenMixer
+from mmparc.layers.token_mixer import TokenMixer
 
-from .attention import adopt, register_attention, register_feed_forward
+from .attention import adopt, append_to, register_attention, register_feed_forward
+
+for mlp in (MLP, MLPBlock):
+    register_feed_forward(mlp)(append_to(''))  # itself a Sequential
 
 
 class MapVisionTransformer(VisionTransformer):
@@ -61,11 +64,3 @@ def encoder_block(module: EncoderBlock) -> nn.Module:
 @register_attention(ShiftedWindowAttentionV2)
 def window_attention(module: ShiftedWindowAttention) -> TokenMixer:
     return TokenMixer(module, drops=[nn.Dropout(module.dropout)])
-
-
-@register_feed_forward(MLP)
-@register_feed_forward(MLPBlock)
-def mlp(module: MLP, channels: int) -> TokenChannelAttention:
-    attention = TokenChannelAttention(channels)
-    module.append(attention)
-    return attention

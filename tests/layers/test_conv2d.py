@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from backbones import gradients, in_eval, kernel_sizes, mixer_reference, mixers
+from backbones import in_eval, mixer_reference, mixers
 from helpers import assert_close, relative_error
 from mmcv.cnn import ConvModule, build_conv_layer
 from mmengine.registry import MODELS
@@ -11,14 +11,6 @@ from torch import nn
 from mmparc.layers import ParCMixer
 
 PARC = dict(type='mmparc.ParCConv2d', taps=7)
-RESNET = dict(
-    type='mmpretrain.ResNet',
-    depth=18,
-    stem_channels=8,
-    base_channels=8,
-    out_indices=(0, 1, 2, 3),
-    norm_eval=True,
-)
 
 
 def test_spatial_convolutions_become_mixers():
@@ -44,13 +36,11 @@ def test_spatial_convolutions_become_mixers():
 
 
 def test_others_are_the_convolution_asked_for():
-    """To the bit, with nothing else drawn."""
+    """To the bit, with nothing else drawn; and a mixer draws its own initial values alone."""
     for arguments in (
         dict(kernel_size=1),
-        dict(kernel_size=3, padding=1, stride=2),
         dict(kernel_size=3, padding=1, stride=(1, 2)),
         dict(kernel_size=3, padding=1, out_channels=32),
-        dict(kernel_size=3, padding=0),
         dict(kernel_size=3, padding='valid'),
         dict(kernel_size=3, padding=1, dilation=2),
         dict(kernel_size=4, padding=2),
@@ -68,15 +58,12 @@ def test_others_are_the_convolution_asked_for():
     module = ConvModule(6, 6, 3, padding=1, padding_mode='reflect', conv_cfg=PARC)
     assert type(module.conv) is nn.Conv2d
 
-
-def test_a_mixer_draws_its_own_initial_values_alone():
     torch.manual_seed(1)
     layer = build_conv_layer(dict(PARC, taps=(5, 9)), 16, 16, 3, padding=1, bias=False)
     torch.manual_seed(1)
-    expected = ParCMixer(16, (5, 9), groups=1, bias=False)
-    assert layer.state_dict().keys() == expected.state_dict().keys()
-    for name, value in expected.state_dict().items():
-        assert torch.equal(layer.state_dict()[name], value), name
+    expected = ParCMixer(16, (5, 9), groups=1, bias=False).state_dict()
+    assert layer.state_dict().keys() == expected.keys()
+    assert all(torch.equal(layer.state_dict()[name], value) for name, value in expected.items())
 
 
 def test_wrong_arguments():
@@ -109,57 +96,47 @@ def test_conv_module():
                 assert relative_error(wrong, expected) > 0.05  # negative control
 
 
-@pytest.mark.parametrize('depth', [18, pytest.param(50, marks=pytest.mark.full)])
-def test_resnet(depth):
-    """The plain network's shapes at any size, the rule of ParCify, and ParC's gradients."""
-    torch.manual_seed(0)
-    cfg = dict(RESNET, depth=depth, zero_init_residual=False)
-    model, plain = MODELS.build(dict(cfg, conv_cfg=PARC)), MODELS.build(cfg)
-    with torch.no_grad():
-        for size in ((96, 96), (97, 131)):
-            image = torch.randn(1, 3, *size)
-            outputs, expected = in_eval(model)(image), in_eval(plain)(image)
-            assert [o.shape for o in outputs] == [o.shape for o in expected]
-    # Of the 2 blocks of each stage two convolutions but for the strided one of the first, and in
-    # stage 1 all four; of bottlenecks one each but for the strided ones.
-    assert len(mixers(model)) == {18: 4 + 3 * 3, 50: 3 + 3 + 5 + 2}[depth]
-    every = dict(stages=(0, 1, 2, 3), share=1, replace='all')
-    surgery = MODELS.build(dict(type='mmparc.ParCify', backbone=cfg, **every))
-    assert list(mixers(surgery)) == list(mixers(model))
-    found = tuple(f'{name}.' for name in mixers(model))
-    for name, grad in gradients(model, torch.randn(1, 3, 97, 131)).items():
-        if name.startswith(found):
-            assert grad.isfinite().all() and grad.any(), name
-
-
 def flat(outputs):
     return [outputs] if torch.is_tensor(outputs) else [t for o in outputs for t in flat(o)]
 
 
-def test_neck_and_heads():
-    fcos = dict(type='mmdet.FCOSHead', num_classes=3, in_channels=12, feat_channels=12)
-    fcos.update(stacked_convs=1, norm_cfg=dict(type='BN'), _scope_='mmdet')
-    fcos.update(loss_bbox=dict(type='mmdet.IoULoss'))
-    for cfg, names in (
+RESNET = dict(type='mmpretrain.ResNet', depth=18, stem_channels=8, base_channels=8)
+FCOS = dict(type='mmdet.FCOSHead', num_classes=3, in_channels=12, feat_channels=12, stacked_convs=1)
+
+
+def test_backbone_neck_and_heads():
+    """The plain network's shapes, the mixers where they can be, and ParC's gradients."""
+    pyramid, maps = (
+        [torch.randn(1, c, *s) for c, s in zip(widths, ((20, 14), (10, 7)), strict=True)]
+        for widths in ((8, 16), (12, 12))
+    )
+    # Of a ResNet's blocks both convolutions, but for the strided ones.
+    stages = [f'layer{i}.{j}.conv{k}' for i in range(1, 5) for j in (0, 1) for k in (1, 2)]
+    fcos = dict(norm_cfg=dict(type='BN'), _scope_='mmdet', loss_bbox=dict(type='mmdet.IoULoss'))
+    for cfg, inputs, names in (
+        (
+            dict(RESNET, zero_init_residual=False, norm_eval=True),
+            torch.randn(1, 3, 97, 131),
+            [n for n in stages if n[6:] != '.0.conv1' or n[5] == '1'],
+        ),
         (
             dict(type='mmdet.FPN', in_channels=[8, 16], out_channels=12, num_outs=2),
+            pyramid,
             ['fpn_convs.0.conv', 'fpn_convs.1.conv'],
         ),
         (
             # its last convolution makes 12 channels of 24
             dict(type='mmseg.FCNHead', in_channels=12, channels=12, num_classes=3, num_convs=2),
+            maps,
             ['convs.0.conv', 'convs.1.conv'],
         ),
-        (fcos, ['cls_convs.0.conv', 'reg_convs.0.conv']),
+        ({**FCOS, **fcos}, maps, ['cls_convs.0.conv', 'reg_convs.0.conv']),
     ):
-        widths = (12, 12) if 'Head' in cfg['type'] else (8, 16)
-        maps = [torch.randn(1, c, *s) for c, s in zip(widths, ((20, 14), (10, 7)), strict=True)]
         torch.manual_seed(0)
         model, plain = MODELS.build(dict(cfg, conv_cfg=PARC)), MODELS.build(cfg)
         assert set(names) == set(mixers(model))
-        assert set(kernel_sizes(model).values()) == {(7, 7)}
         model.init_weights()
-        outputs, expected = flat(in_eval(model)(maps)), flat(in_eval(plain)(maps))
+        outputs, expected = flat(in_eval(model)(inputs)), flat(in_eval(plain)(inputs))
         assert [o.shape for o in outputs] == [o.shape for o in expected]
         sum(o.square().sum() for o in outputs).backward()
         for name in names:

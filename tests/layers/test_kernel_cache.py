@@ -1,8 +1,7 @@
 """Kernels kept in evaluation: when they are used again, and that no change leaves a stale one.
 
 What a layer returns is compared with the reference operator in float64 on the parameters that it
-has at that moment; the same comparison must fail where the values of the parameters are not
-compared.
+has at that moment; the same comparison must fail where values are not compared.
 """
 
 import copy
@@ -20,30 +19,23 @@ from mmparc.layers.kernel_cache import LENGTHS as KEPT
 from mmparc.ops import BACKENDS
 
 SIZES = ((13, 17), (17, 13), (14, 14))
-CHANNELS = 6
-
 each_groups = pytest.mark.parametrize('groups', [3, 1], ids=['depthwise', 'dense'])
 
 
 def build(groups, backend='auto'):
-    mixer = ParCMixer(CHANNELS, (14, 9), groups, backend=backend)
+    mixer = ParCMixer(6, (14, 9), groups, backend=backend)
     with torch.no_grad():
         for parameter in mixer.parameters():
             parameter.normal_()
     return mixer.eval()
 
 
-def convs(mixer):
-    return mixer.conv_h, mixer.conv_w
-
-
 def kept(mixer):
-    return [len(conv._kernels) for conv in convs(mixer)]
+    return [len(conv._kernels) for conv in mixer.children()]
 
 
 def image(size, dtype=torch.float32):
-    generator = torch.Generator().manual_seed(1)
-    return torch.randn(2, CHANNELS, *size, generator=generator).to(dtype)
+    return torch.randn(2, 6, *size, generator=torch.Generator().manual_seed(1)).to(dtype)
 
 
 def reference(mixer, x):
@@ -67,37 +59,38 @@ def check(mixer):
 def prepared(monkeypatch):
     """What has been prepared so far, one entry a kernel."""
     calls, prepare = [], parc.prepare
-
-    def counted(*args, **kwargs):
-        calls.append(kwargs['axis'])
-        return prepare(*args, **kwargs)
-
-    monkeypatch.setattr(parc, 'prepare', counted)
+    monkeypatch.setattr(
+        parc, 'prepare', lambda *args, **kwargs: calls.append(1) or prepare(*args, **kwargs)
+    )
     return calls
 
 
 @each_groups
 @torch.no_grad()
 def test_the_second_call_prepares_nothing(groups, prepared):
+    """Of any batch and memory format; other lengths and dtypes have kernels of their own."""
     for backend in (*BACKENDS, 'auto'):
         mixer, x = build(groups, backend), image((13, 17))
         prepared.clear()
         first = mixer(x)
-        assert len(prepared) == 2 and kept(mixer) == [1, 1]
         assert torch.equal(mixer(x), first)
         assert_close(mixer(x.clone(memory_format=torch.channels_last)), first, 1e-6)
         assert_close(mixer(x[:1]), first[:1], 1e-6)
-        assert len(prepared) == 2
+        assert len(prepared) == 2 and kept(mixer) == [1, 1]
         mixer(image((13, 20)))  # of the same height
         assert len(prepared) == 3
+        for half in HALVES:
+            with torch.autocast('cpu', half):
+                assert_close(mixer(x), first, 0.05)
+                assert mixer.conv_h.kernel(x[:, :3]).dtype == half
+        assert torch.equal(mixer(x), first)
         check(mixer)
 
 
 @each_groups
-def test_nothing_is_kept_with_gradients_or_by_compilers(groups):
+def test_nothing_is_kept_with_gradients_or_by_compilers(groups, prepared):
     cases = [
         (False, lambda mixer, x: mixer.train()),
-        (True, lambda mixer, x: mixer),
         (True, lambda mixer, x: mixer.requires_grad_(False)),
         (False, lambda mixer, x: torch.jit.trace(mixer, x, check_trace=False)),
     ]
@@ -113,17 +106,11 @@ def test_nothing_is_kept_with_gradients_or_by_compilers(groups):
             for _ in range(2):
                 assert_close(run(x), expected, 1e-5)
         assert kept(mixer) == [0, 0]
-
-
-def test_what_was_kept_is_not_used_where_gradients_are(prepared):
-    mixer, x = build(3), image((13, 17))
+    mixer = build(groups)  # nor is what was kept used for gradients
     with torch.inference_mode():
-        first = mixer(x)
-    with torch.no_grad():
-        assert torch.equal(mixer(x), first)
-    assert len(prepared) == 2
+        mixer(x)
     mixer(x).sum().backward()
-    assert len(prepared) == 4 and all(p.grad.any() for p in mixer.parameters())
+    assert all(p.grad.any() for p in mixer.parameters())
 
 
 @torch.no_grad()
@@ -132,7 +119,6 @@ def test_no_more_than_a_few_sizes(prepared):
     sizes = [(7 + i, 7 + i) for i in range(KEPT + 2)]
     for size in (*sizes, sizes[-1]):  # the last is still there
         mixer(image(size))
-        assert max(kept(mixer)) <= KEPT
     assert kept(mixer) == [KEPT] * 2 and len(prepared) == 2 * len(sizes)
     mixer(image(sizes[0]))  # not any more
     assert len(prepared) == 2 * (len(sizes) + 1)
@@ -144,23 +130,6 @@ def test_copies_hold_none():
         check(mixer)
         other = copied(mixer)
         assert kept(mixer) == [len(SIZES)] * 2 and kept(other) == [0, 0]
-        with torch.no_grad():
-            next(other.parameters()).add_(1)
-        check(other)
-        check(mixer)
-
-
-@torch.no_grad()
-def test_autocast_and_back():
-    for backend in (*BACKENDS, 'auto'):
-        mixer, x = build(3, backend), image((13, 17))
-        full = mixer(x)
-        for half in HALVES:
-            with torch.autocast('cpu', half):
-                assert mixer(x).dtype == mixer(x).dtype == half
-                assert_close(mixer(x), full, 0.05)
-                assert mixer.conv_h.kernel(x[:, :3]).dtype == half
-        assert torch.equal(mixer(x), full)
 
 
 # After a change
@@ -174,24 +143,13 @@ def each_parameter(change):
     return to_all
 
 
-def optimizer_step(mixer):
-    optimizer = torch.optim.SGD(mixer.parameters(), 1.0)
-    with torch.enable_grad():
-        mixer(image((13, 17))).square().mean().backward()
-    optimizer.step()
-
-
 def load(mixer, assign):
     state = {name: torch.randn_like(p) for name, p in mixer.state_dict().items()}
     mixer.load_state_dict(state, assign=assign)
 
 
 def set_attribute(name, value):
-    return lambda mixer: [setattr(conv, name, value) for conv in convs(mixer)]
-
-
-def replace(parameter, value):
-    parameter.data = value
+    return lambda mixer: [setattr(conv, name, value) for conv in mixer.children()]
 
 
 class Twice(nn.Module):
@@ -200,26 +158,22 @@ class Twice(nn.Module):
 
 
 CHANGES = {
-    'optimizer': optimizer_step,
     'load_state_dict': lambda mixer: load(mixer, assign=False),
     'assign': lambda mixer: load(mixer, assign=True),
-    'in place': each_parameter(torch.Tensor.add_),
+    'in place': each_parameter(torch.Tensor.add_),  # as an optimizer
     'one value': lambda mixer: next(mixer.parameters())[0].add_(1),
     'data.copy_': each_parameter(lambda p, value: p.data.copy_(value)),  # as mmengine's EMAHook
-    'data =': each_parameter(replace),
+    'data =': each_parameter(lambda p, value: setattr(p, 'data', value)),
     'resize': set_attribute('resize', 'interpolate_sum'),
     'no embedding': set_attribute('pos_embed', None),
     'no bias': set_attribute('bias', None),
     'parametrized': lambda mixer: [
-        register_parametrization(conv, 'weight', Twice()) for conv in convs(mixer)
+        register_parametrization(conv, 'weight', Twice()) for conv in mixer.children()
     ],
 }
 # The weights keep their values.
 HARMLESS = {
     'double': nn.Module.double,
-    'data = double': each_parameter(lambda p, _: replace(p, p.data.double())),
-    'double and float': lambda mixer: mixer.double().float(),
-    'memory format': lambda mixer: mixer.to(memory_format=torch.channels_last),
     'train and eval': lambda mixer: mixer.train().eval(),
     **{backend: set_attribute('backend', backend) for backend in BACKENDS},
 }

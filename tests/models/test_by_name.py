@@ -11,6 +11,10 @@ import sys
 import pytest
 from backbones import BACKBONES, TRANSFORMERS
 from helpers import ROOT, tool_environment
+from mmengine.logging import MMLogger
+
+import mmparc.models  # noqa: F401  forwards the logs
+from mmparc.layers import ParCConv
 
 RUN = """
 import gc
@@ -41,13 +45,15 @@ for config in {configs}:
     assert type(MODELS.build(config)).__module__.startswith('mmparc.'), config
 """
 CONFIG = """
-from mmengine.config import Config
+from mmengine.hub import get_config
 from mmengine.registry import MODELS, init_default_scope
 
-cfg = Config.fromfile({path!r})
-init_default_scope(cfg.default_scope)
+cfg = get_config('{package}::{config}')
+init_default_scope('{package}')
+cfg.model.backbone = dict(type='mmparc.ParCify', backbone=cfg.model.backbone, stages=(2, 3))
+cfg.model.pop('pretrained', None)
+cfg.model.backbone.backbone.pop('init_cfg', None)
 model = MODELS.build(cfg.model)
-model.init_weights()
 print('type', type(model.backbone).__module__)
 print(*(n for n, m in model.backbone.named_modules() if type(m).__name__ == 'ParCMixer'))
 """
@@ -57,34 +63,10 @@ LAYERS = [
     dict(type='mmparc.ParCConv', axis='h', **CONV),
     dict(type='mmparc.ParCConv2d', padding=1, taps=7, **CONV),
 ]
-# In whole configs of upstream's.
 CONFIGS = {
-    'mmdet': """
-_base_ = 'mmdet::retinanet/retinanet_r50_fpn_1x_coco.py'
-model = dict(
-    backbone=dict(
-        _delete_=True,
-        type='mmparc.ParCify',
-        backbone=dict(type='ResNet', depth=50, norm_cfg=dict(type='BN'), frozen_stages=1)))
-""",
-    'mmseg': """
-_base_ = 'mmseg::fcn/fcn_r50-d8_4xb2-40k_cityscapes-512x1024.py'
-model = dict(
-    pretrained=None,
-    backbone=dict(
-        _delete_=True,
-        type='mmparc.ParCify',
-        backbone=dict(
-            type='ResNetV1c', depth=50, strides=(1, 2, 1, 1), dilations=(1, 1, 2, 4),
-            out_indices=(0, 1, 2, 3)),
-        stages=(2, 3),
-        img_size=(512, 1024)))
-""",
-    'mmpretrain': """
-_base_ = 'mmpretrain::resnet/resnet50_8xb32_in1k.py'
-model = dict(
-    backbone=dict(_delete_=True, type='mmparc.ParCify', backbone=dict(type='ResNet', depth=50)))
-""",
+    'mmdet': 'retinanet/retinanet_r50_fpn_1x_coco.py',
+    'mmseg': 'fcn/fcn_r50-d8_4xb2-40k_cityscapes-512x1024.py',
+    'mmpretrain': 'resnet/resnet50_8xb32_in1k.py',
 }
 
 
@@ -92,15 +74,13 @@ model = dict(
     'package',
     ['mmpretrain', *(pytest.param(p, marks=pytest.mark.full) for p in ('mmdet', 'mmseg'))],
 )
-def test_built_by_name_without_custom_imports(package, tmp_path):
+def test_built_by_name_without_custom_imports(package):
     partials = [*TRANSFORMERS.values(), *(kind.parc for kind in BACKBONES.values())]
     configs = [dict(type=f'mmparc.{p.func.__name__}', **p.keywords) for p in partials]
-    path = tmp_path / 'config.py'
-    path.write_text(CONFIGS[package])
     scripts = [
         BUILD.format(package=package, configs=configs),
         *(BUILD.format(package=package, configs=[layer]) for layer in LAYERS),
-        CONFIG.format(path=str(path)),
+        CONFIG.format(package=package, config=CONFIGS[package]),
     ]
     done = subprocess.run(
         [sys.executable, '-W', 'ignore', '-c', RUN, package, *scripts],
@@ -115,3 +95,16 @@ def test_built_by_name_without_custom_imports(package, tmp_path):
     # the inner type is of the config's own scope
     assert kind == f'type {package}.models.backbones.resnet'
     assert names.split() == ['layer3.4.conv2', 'layer3.5.conv2', 'layer4.2.conv2']
+
+
+def test_layers_log_to_mmengines_logger(caplog):
+    """And so to a training's log file, once each."""
+    logger = MMLogger.get_current_instance()
+    logger.addHandler(caplog.handler)
+    try:
+        saved = ParCConv(4, 4, 7, 'h', bias=False, pos_embed=False).state_dict()
+        ParCConv(4, 4, 9, 'h', bias=False, pos_embed=False).load_state_dict(saved)
+    finally:
+        logger.removeHandler(caplog.handler)
+    (line,) = [record.getMessage() for record in caplog.records if record.name == logger.name]
+    assert ' 7 ' in line and ' 9 ' in line

@@ -1,8 +1,7 @@
 """ParCNet: its block, outputs and resolutions.
 
-The independent sides of the comparisons: a block written out with the reference operator, and a
-network whose rows and columns are exchanged. What it shares with other families is in
-test_every_backbone.py and test_structure.py.
+The independent side of the comparisons is a block written out with the reference operator. What it
+shares with other families is in test_every_backbone.py and test_structure.py.
 """
 
 import math
@@ -10,23 +9,14 @@ import math
 import pytest
 import torch
 import torch.nn.functional as F
+from backbones import PARCNET as SMALL
 from helpers import assert_close, relative_error
-from torch import nn
 
 from mmparc.layers import ParCConv
-from mmparc.models.backbones import ParCNet
+from mmparc.models import ParCNet
 from mmparc.models.backbones.local_global import ParCBlock
 from mmparc.ops import parc_reference
 
-SMALL = dict(
-    stem_kernel=3,
-    stem_channels=8,
-    channels=[8, 16, 24, 32, 40],
-    inner_channels=[16, 32, 48],
-    depths=[2, 1, 2],
-    ffn_channels=[24, 40, 56],
-    fusion='concat',
-)
 SIZES = [(97, 131), (200, 336), (64, 64)]
 
 
@@ -74,16 +64,6 @@ def test_kernels_are_as_long_as_the_map():
         assert [tuple(o.shape[2:]) for o in outputs[2:5]] == lengths
 
 
-def test_only_a_unit_s_first_block_holds_embeddings():
-    embeddings = [n for n, _ in build().named_parameters() if 'pos' in n or 'embed' in n]
-    assert set(embeddings) == {
-        f'layers.{layer}.1.global_rep.0.half{half}.{step}pos_embed'
-        for layer in (2, 3, 4)
-        for half in (1, 2)
-        for step in ('', 'conv2.')
-    }
-
-
 def test_wrong_arguments():
     for changes, what in (
         (dict(arch='l'), 'arch'),
@@ -107,7 +87,7 @@ def test_wrong_arguments():
 
 @torch.no_grad()
 def test_any_image_size():
-    widths = [*SMALL['channels'], 160]
+    widths = [*SMALL['channels'], 128]
     for fusion, output_stride in (('concat', 32), ('sum', 32), ('concat', 16)):
         model = build(arch=dict(SMALL, fusion=fusion), output_stride=output_stride)
         strides = [min(stride, output_stride) for stride in (2, 4, 8, 16, 32, 32)]
@@ -170,62 +150,30 @@ def test_block_matches_reference(pos_embed, resize):
         assert relative_error(output, exchanged) > 1e-3  # negative control: the axes matter
 
 
-@torch.no_grad()
-def test_height_and_width_exchanged():
-    """Columns as rows: the halves exchange places, and convolutions are transposed."""
-    for img_size in ((64, 96), (97, 131)):
-        model = randomized(build(img_size=img_size).double()).eval()
-        other = build(img_size=img_size[::-1]).double().eval()
-        for block in blocks_of(other):
-            block.half1, block.half2 = block.half2, block.half1
-        state = {
-            name: value.transpose(2, 3) if value.dim() == 4 else value
-            for name, value in model.state_dict().items()
-        }
-        other.load_state_dict(state, strict=True)
-        for size in SIZES:
-            x = torch.randn(2, 3, *size, dtype=torch.float64)
-            # negative control: the same network turns no image into its own transpose
-            for output, mirrored, own in zip(model(x), other(x.mT), model(x.mT), strict=True):
-                assert_close(mirrored.mT, output, 1e-10)
-                assert relative_error(own.mT, output) > 1e-3
-
-
 def training_steps(with_cp):
     """Gradients and statistics after two passes, and how often a ParC and a depthwise 3x3 ran."""
     model = build(with_cp=with_cp).double().train()
-    watched = model.layers[3][1].global_rep[0].half2.conv1, model.layers[1][1].conv[1]
     calls = []
-    for module in watched:
+    for module in (model.layers[3][1].global_rep[0].half2.conv1, model.layers[1][1].conv[1]):
         module.register_forward_hook(lambda *call: calls.append(call[0]))
     torch.manual_seed(1)  # also dropout's
     for _ in range(2):
         outputs = model(torch.randn(2, 3, 97, 131, dtype=torch.float64))
         sum((o * o * o).mean() for o in outputs).backward()
     grads = {name: parameter.grad for name, parameter in model.named_parameters()}
-    return grads, dict(model.named_buffers()), [calls.count(module) for module in watched]
+    return grads, dict(model.named_buffers()), len(calls)
 
 
 def test_checkpointing_changes_neither_gradients_nor_statistics():
     grads, buffers, calls = training_steps(False)
     grads_cp, buffers_cp, calls_cp = training_steps(True)
+    assert (calls, calls_cp) == (4, 8)  # negative control
     for name, grad in grads.items():
         assert grad.any()
         assert_close(grads_cp[name], grad, 1e-12, name)
     for name, buffer in buffers.items():
         assert torch.equal(buffers_cp[name], buffer), name
-    counts = [b for name, b in buffers.items() if name.endswith('num_batches_tracked')]
-    assert counts and all(count == 2 for count in counts)
-    # negative control: with_cp reaches ParC blocks and inverted residuals
-    assert (calls, calls_cp) == ([2, 2], [4, 4])
-
-
-@torch.no_grad()
-def test_checkpointing_without_gradients():
-    x = torch.randn(1, 3, 64, 64)
-    outputs = build(with_cp=True).eval()(x)
-    for output, expected in zip(outputs, build().eval()(x), strict=True):
-        assert_close(output, expected, 1e-6)
+        assert not name.endswith('num_batches_tracked') or buffer == 2
 
 
 # What a backbone promises
@@ -248,29 +196,6 @@ def test_out_indices():
             assert parameter.requires_grad is (parameter.grad is not None), name
         assert whole.conv_1x1_exp.conv.weight.requires_grad
         assert model.conv_1x1_exp.conv.weight.requires_grad is (5 in indices)
-
-
-def test_frozen_parts_keep_their_statistics():
-    for frozen in (0, 3, 5):
-        model = build(frozen_stages=frozen)
-        assert model.train() is model
-        before = {name: value.clone() for name, value in model.named_buffers()}
-        model(torch.randn(2, 3, 64, 64))[-1].sum().backward()
-        stems = ('stem.', *(f'layers.{i}.' for i in range(frozen)))
-        for name, value in model.named_buffers():
-            assert torch.equal(value, before[name]) is name.startswith(stems), name
-        for name, parameter in model.named_parameters():
-            assert (parameter.grad is None) is name.startswith(stems), name
-
-
-def test_norm_eval():
-    model = build(norm_eval=True).train()
-    norms = [m for m in model.modules() if isinstance(m, nn.BatchNorm2d)]
-    assert norms and not any(norm.training for norm in norms)
-    assert model.training and model.layers[4][1].global_rep[0].ffn[4].training
-    model(torch.randn(1, 3, 64, 64))  # one image, which training refuses otherwise
-    with pytest.raises(ValueError, match='more than 1 value'):
-        build().train()(torch.randn(1, 3, 64, 64))
 
 
 @torch.no_grad()

@@ -7,10 +7,10 @@ they share.
 from mmcv.cnn.bricks.transformer import FFN
 from torch import Tensor, nn
 
-from mmparc.layers.channel_attention import ChannelAttention
-from mmparc.layers.token_mixer import TokenChannelAttention, TokenMixer
-from mmparc.surgery import register_feed_forward
-from mmparc.surgery.attention import adopt, forget
+from mmparc.layers.token_mixer import TokenMixer
+from mmparc.surgery.attention import adopt, append_to, forget, register_feed_forward
+
+register_feed_forward(FFN)(append_to('layers'))
 
 
 class GridTokenMixer(TokenMixer):
@@ -41,17 +41,3 @@ def without_positions(module: nn.Module) -> nn.Module:
     new.use_abs_pos_embed = False
     forget(new, 'absolute_pos_embed')
     return new
-
-
-@register_feed_forward(FFN)
-def ffn(module: FFN, channels: int) -> TokenChannelAttention:
-    attention = TokenChannelAttention(channels)
-    module.layers.append(attention)
-    return attention
-
-
-def map_ffn(module: nn.Module, channels: int) -> ChannelAttention:
-    """For PVT's and MiT's MixFFN, whose layers work on maps."""
-    attention = ChannelAttention(channels)
-    module.layers.append(attention)
-    return attention

@@ -11,13 +11,19 @@ from mmengine.runner import CheckpointLoader
 from mmengine.runner.checkpoint import load_state_dict
 from torch import Tensor, nn
 
-from mmparc.surgery.attention import adopt, register_attention, register_feed_forward
+from mmparc.layers.channel_attention import ChannelAttention
+from mmparc.surgery.attention import (
+    adopt,
+    append_to,
+    register_attention,
+    register_feed_forward,
+)
 
-from . import map_ffn, reduced_attention, window_attention, without_positions
+from . import reduced_attention, window_attention, without_positions
 
 register_attention(ShiftWindowMSA)(window_attention)
 register_attention(SpatialReductionAttention)(reduced_attention)
-register_feed_forward(MixFFN)(map_ffn)
+register_feed_forward(MixFFN)(append_to('layers', ChannelAttention))
 
 
 class SwinWithoutWindows(SwinTransformer):
@@ -31,11 +37,10 @@ class SwinWithoutWindows(SwinTransformer):
         weights = checkpoint.get('state_dict', checkpoint.get('model', checkpoint))
         if self.convert_weights:
             weights = swin_converter(weights)
-        own = {
-            k.removeprefix('backbone.'): v for k, v in weights.items() if k.startswith('backbone.')
-        }
-        own = {k.removeprefix('module.'): v for k, v in (own or weights).items()}
-        load_state_dict(self, own, strict=False, logger=MMLogger.get_current_instance())
+        for prefix in ('backbone.', 'module.'):
+            own = {k.removeprefix(prefix): v for k, v in weights.items() if k.startswith(prefix)}
+            weights = own or weights
+        load_state_dict(self, weights, strict=False, logger=MMLogger.get_current_instance())
 
 
 @register_attention(SwinTransformer)

@@ -34,6 +34,10 @@ class MapVisionTransformer(VisionTransformer):
     and no embedding of absolute positions.
     """
 
+    def __init__(self, **kwargs) -> None:
+        super().__init__(**kwargs)
+        self.drop_tokens()
+
     def drop_tokens(self) -> None:
         """Take out the parameters that only attention needs."""
         self.cls_token = None

@@ -3,13 +3,14 @@
 from mmseg.models.backbones.mit import EfficientMultiheadAttention, MixFFN
 from mmseg.models.backbones.swin import ShiftWindowMSA, SwinTransformer
 
-from mmparc.surgery.attention import register_attention, register_feed_forward
+from mmparc.layers.channel_attention import ChannelAttention
+from mmparc.surgery.attention import append_to, register_attention, register_feed_forward
 
-from . import map_ffn, reduced_attention, window_attention, without_positions
+from . import reduced_attention, window_attention, without_positions
 
 register_attention(ShiftWindowMSA)(window_attention)
 register_attention(EfficientMultiheadAttention)(reduced_attention)
-register_feed_forward(MixFFN)(map_ffn)
+register_feed_forward(MixFFN)(append_to('layers', ChannelAttention))
 
 
 @register_attention(SwinTransformer)

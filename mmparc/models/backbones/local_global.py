@@ -9,19 +9,47 @@ A block's channel attention normalizes one value per image and channel, so train
 two images in a batch.
 """
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from math import gcd
 
 import torch
 from mmcv.cnn import ConvModule
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from mmparc.layers import ParCConv, ResizedOnLoad
 from mmparc.layers.channel_attention import ChannelAttention
-from mmparc.layers.recompute import recompute
 from mmparc.ops import resize_taps
 
 BN = dict(type='BN')
 SILU = dict(type='SiLU')
+
+
+def recompute(block: nn.Module, forward: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+    """Run ``forward(x)``, and run it again in the backward pass instead of storing activations.
+
+    Unlike in mmpretrain's blocks, the batch norms of ``block`` count each batch once.
+    """
+    if not torch.is_grad_enabled():
+        return forward(x)
+    return checkpoint(
+        forward, x, use_reentrant=False, context_fn=lambda: (nullcontext(), _not_counting(block))
+    )
+
+
+@contextmanager
+def _not_counting(block: nn.Module) -> Iterator[None]:
+    """In this context the norms of ``block`` change copies of their running statistics."""
+    norms = [module for module in block.modules() if hasattr(module, 'track_running_stats')]
+    kept = [(norm, name, value) for norm in norms for name, value in norm.named_buffers()]
+    try:
+        for norm, name, value in kept:
+            setattr(norm, name, value.clone())
+        yield
+    finally:
+        for norm, name, value in kept:
+            setattr(norm, name, value)
 
 
 class ParCPair(ResizedOnLoad):
@@ -35,29 +63,25 @@ class ParCPair(ResizedOnLoad):
         axes: 'hw' for H first, 'wh' for W first.
         pos_embed: whether embeddings are added, before the norm along the first axis and before
             the second ParC along the second.
-        resize, backend: as in :class:`ParCConv`.
+        options: ``resize`` and ``backend``, as in :class:`ParCConv`.
     """
 
     def __init__(
-        self,
-        channels: int,
-        kernel_size: tuple[int, int],
-        axes: str,
-        pos_embed: bool,
-        resize: str,
-        backend: str,
+        self, channels: int, kernel_size: tuple[int, int], axes: str, pos_embed: bool, **options
     ) -> None:
         super().__init__()
         lengths = dict(zip('hw', kernel_size, strict=True))
         self.axis, second = axes
-        length = lengths[self.axis]
-        options = dict(groups=channels, bias=False, resize=resize, backend=backend)
+        first_length, second_length = lengths[self.axis], lengths[second]
+        options.update(groups=channels, bias=False)
         # Not conv1's own: a norm stands between the two.
-        self.pos_embed = nn.Parameter(torch.empty(channels, length)) if pos_embed else None
+        self.pos_embed = nn.Parameter(torch.empty(channels, first_length)) if pos_embed else None
         self.norm = nn.BatchNorm2d(channels)
-        self.conv1 = ParCConv(channels, channels, length, self.axis, pos_embed=False, **options)
+        self.conv1 = ParCConv(
+            channels, channels, first_length, self.axis, pos_embed=False, **options
+        )
         self.conv2 = ParCConv(
-            channels, channels, lengths[second], second, pos_embed=pos_embed, **options
+            channels, channels, second_length, second, pos_embed=pos_embed, **options
         )
         if pos_embed:
             nn.init.normal_(self.pos_embed)
@@ -84,10 +108,8 @@ class ParCBlock(nn.Module):
         channels: C, even.
         ffn_channels: the hidden width of the feed-forward network.
         kernel_size: (K along H, K along W).
-        pos_embed: whether position embeddings are added.
-        resize, backend: as in :class:`ParCConv`.
         with_cp: whether to compute activations again in the backward pass, to save memory.
-        drop_rate: of the feed-forward network's output.
+        options: ``pos_embed``, ``resize`` and ``backend``, as in :class:`ParCPair`.
 
     Raises:
         ValueError: if ``channels`` is odd.
@@ -98,17 +120,13 @@ class ParCBlock(nn.Module):
         channels: int,
         ffn_channels: int,
         kernel_size: tuple[int, int],
-        pos_embed: bool,
-        resize: str = 'interpolate',
-        backend: str = 'auto',
         with_cp: bool = False,
-        drop_rate: float = 0.1,
+        **options,
     ) -> None:
         super().__init__()
         if channels % 2:
             raise ValueError(f'a ParC block splits its channels in two halves; {channels} is odd')
         self.with_cp = with_cp
-        options = dict(pos_embed=pos_embed, resize=resize, backend=backend)
         self.half1 = ParCPair(channels // 2, kernel_size, 'hw', **options)
         self.half2 = ParCPair(channels // 2, kernel_size, 'wh', **options)
         self.ffn = nn.Sequential(
@@ -116,7 +134,7 @@ class ParCBlock(nn.Module):
             nn.Conv2d(channels, ffn_channels, 1),
             nn.Hardswish(inplace=True),
             nn.Conv2d(ffn_channels, channels, 1),
-            nn.Dropout(drop_rate),
+            nn.Dropout(0.1),
         )
         self.attention = ChannelAttention(channels)
 
@@ -136,63 +154,31 @@ class LocalGlobalUnit(nn.Module):
         channels: C of input and output.
         inner_channels: the width of the ParC blocks, even.
         depth: how many blocks; the first holds the position embeddings.
-        ffn_channels: the hidden width of their feed-forward networks.
-        kernel_size: (K along H, K along W).
         fusion: 'concat', or 'sum' of the blocks' output and the unit's input.
-        resize, backend: as in :class:`ParCConv`.
-        with_cp: whether the blocks compute their activations again in the backward pass.
+        options: the other arguments of :class:`ParCBlock`.
 
     Raises:
         ValueError: if ``fusion`` is unknown or ``inner_channels`` odd.
     """
 
     def __init__(
-        self,
-        channels: int,
-        inner_channels: int,
-        depth: int,
-        ffn_channels: int,
-        kernel_size: tuple[int, int],
-        fusion: str = 'concat',
-        resize: str = 'interpolate',
-        backend: str = 'auto',
-        with_cp: bool = False,
+        self, channels: int, inner_channels: int, depth: int, fusion: str, **options
     ) -> None:
         super().__init__()
         if fusion not in ('concat', 'sum'):
             raise ValueError(f"fusion must be 'concat' or 'sum', got {fusion!r}")
         self.fusion = fusion
+        cfg = dict(norm_cfg=BN, act_cfg=SILU)
         groups = gcd(channels, inner_channels)
         self.local_rep = nn.Sequential(
-            ConvModule(
-                channels,
-                inner_channels,
-                3,
-                padding=1,
-                groups=groups,
-                norm_cfg=BN,
-                act_cfg=SILU,
-            ),
+            ConvModule(channels, inner_channels, 3, padding=1, groups=groups, **cfg),
             nn.Conv2d(inner_channels, inner_channels, 1, bias=False),
         )
-        blocks = [
-            ParCBlock(
-                inner_channels,
-                ffn_channels,
-                kernel_size,
-                pos_embed=i == 0,
-                resize=resize,
-                backend=backend,
-                with_cp=with_cp,
-            )
-            for i in range(depth)
-        ]
+        blocks = [ParCBlock(inner_channels, pos_embed=i == 0, **options) for i in range(depth)]
         self.global_rep = nn.Sequential(*blocks, nn.BatchNorm2d(inner_channels))
-        self.conv_proj = ConvModule(
-            inner_channels, channels, 1, groups=groups, norm_cfg=BN, act_cfg=SILU
-        )
+        self.conv_proj = ConvModule(inner_channels, channels, 1, groups=groups, **cfg)
         fused = 2 * channels if fusion == 'concat' else channels
-        self.conv_fusion = ConvModule(fused, channels, 3, padding=1, norm_cfg=BN, act_cfg=SILU)
+        self.conv_fusion = ConvModule(fused, channels, 3, padding=1, **cfg)
 
     def forward(self, x: Tensor) -> Tensor:
         y = self.conv_proj(self.global_rep(self.local_rep(x)))

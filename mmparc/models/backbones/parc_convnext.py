@@ -32,8 +32,6 @@ class ParCConvNeXt(ConvNeXt):
             lengths of each stage's map at that size.
         pos_embed: whether the mixers have position embeddings, as all published models do.
         resize, backend: as in :class:`mmparc.ParCConv`.
-        stem_patch_size: the stride of the stem.
-        frozen_stages: how many stages, from the first on, are frozen.
         init_cfg: by default as ConvNeXt's, with the ParC kernels among the convolutions:
             truncated normal with standard deviation 0.02, biases 0.
         **kwargs: mmpretrain's ConvNeXt's other arguments (out_indices, drop_path_rate,
@@ -57,31 +55,18 @@ class ParCConvNeXt(ConvNeXt):
         pos_embed: bool = True,
         resize: str = 'interpolate',
         backend: str = 'auto',
-        stem_patch_size: int = 4,
-        frozen_stages: int = 0,
         init_cfg: dict | list[dict] | None = INIT_CFG,
         **kwargs,
     ) -> None:
-        super().__init__(
-            arch=arch,
-            stem_patch_size=stem_patch_size,
-            frozen_stages=frozen_stages,
-            init_cfg=init_cfg,
-            **kwargs,
-        )
+        super().__init__(arch=arch, init_cfg=init_cfg, **kwargs)
         if parc_starts is None:
             deep = self.num_stages - 2
             parc_starts = [d if i < deep else d * 2 // 3 for i, d in enumerate(self.depths)]
         self.parc_starts = check_parc_starts(parc_starts, self.depths)
+        options = dict(pos_embed=pos_embed, resize=resize, backend=backend)
+        (stride, _) = self.downsample_layers[0][0].stride
         for stage, start in enumerate(self.parc_starts):
-            stride = stem_patch_size * 2**stage
-            kernel_size = tuple(size // stride for size in image_size(img_size))
+            kernel_size = tuple(size // (stride * 2**stage) for size in image_size(img_size))
             for block in self.stages[stage][start:]:
-                block.depthwise_conv = ParCMixer(
-                    self.channels[stage],
-                    kernel_size,
-                    pos_embed=pos_embed,
-                    resize=resize,
-                    backend=backend,
-                )
+                block.depthwise_conv = ParCMixer(self.channels[stage], kernel_size, **options)
         self.train()  # freezes the mixers too: the parent froze its stages before they came

@@ -10,7 +10,12 @@ from collections.abc import Sequence
 from mmpretrain.models import MobileNetV2
 
 from mmparc.layers import ParCMixer
-from mmparc.layers.placement import check_no_stride, check_parc_starts, padded_resolution
+from mmparc.layers.placement import (
+    check_no_stride,
+    check_parc_starts,
+    layer_depth,
+    padded_resolution,
+)
 from mmparc.registry import MODELS
 
 STEM_STRIDE = 2
@@ -75,27 +80,16 @@ class ParCMobileNetV2(MobileNetV2):
             for index in range(start, len(blocks)):
                 depthwise = blocks[index].conv[-2]  # before it the expansion, if any
                 check_no_stride(depthwise.conv, stage, index)
+                options = dict(pos_embed=pos_embed and index == start, resize=resize)
                 depthwise.conv = ParCMixer(
-                    depthwise.in_channels,
-                    kernel_size,
-                    pos_embed=pos_embed and index == start,
-                    resize=resize,
-                    backend=backend,
+                    depthwise.in_channels, kernel_size, backend=backend, **options
                 )
 
     def get_layer_depth(self, param_name: str, prefix: str = '') -> tuple[int, int]:
-        """The depth of a parameter and the number of depths, for layer-wise learning-rate decay.
+        """See :func:`layer_depth`: the stem, each of the seven stages and the final 1x1.
 
-        The stem, each of the seven stages and the final 1x1 are one layer each, and everything
-        outside the backbone is the last: ten layers, about as many as mmpretrain counts in ConvNeXt
-        and ResNet, so that decay rates mean about the same.
-
-        Args:
-            param_name: the parameter's name.
-            prefix: the prefix of the backbone's parameters.
+        These are about as many as mmpretrain counts in ConvNeXt and ResNet, so that decay rates
+        mean about the same.
         """
-        layers = ['conv1', *self.layers]
-        inside = param_name.startswith(prefix)
-        layer = param_name[len(prefix) :].partition('.')[0] if inside else None
-        depth = layers.index(layer) if layer in layers else len(layers)
-        return depth, len(layers) + 1
+        layers = [f'{name}.' for name in ('conv1', *self.layers)]
+        return layer_depth(layers, param_name, prefix)

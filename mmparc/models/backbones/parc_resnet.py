@@ -5,14 +5,18 @@ blocks 3 to 5 of stage 3 and block 2 of stage 4; its mixers have a bias, and bat
 follow them as they follow the 3x3.
 """
 
-import re
 from collections.abc import Sequence
 
 from mmpretrain.models import ResNet
 from torch import nn
 
 from mmparc.layers import ParCMixer
-from mmparc.layers.placement import check_no_stride, check_parc_starts, padded_resolution
+from mmparc.layers.placement import (
+    check_no_stride,
+    check_parc_starts,
+    layer_depth,
+    padded_resolution,
+)
 from mmparc.registry import MODELS
 
 STEM_STRIDE = 4  # convolution and pooling
@@ -59,6 +63,7 @@ class ParCResNet(ResNet):
             half, third = (d // 2 for d in depths[2:3]), (d * 2 // 3 for d in depths[3:])
             parc_starts = [*depths[:2], *half, *third]
         self.parc_starts = check_parc_starts(parc_starts, depths)
+        options = dict(groups=1, pos_embed=pos_embed, resize=resize, backend=backend)
         stride = STEM_STRIDE
         for stage, start in enumerate(self.parc_starts):
             stride *= self.strides[stage]
@@ -67,33 +72,15 @@ class ParCResNet(ResNet):
             for index in range(start, len(blocks)):
                 block = blocks[index]
                 check_no_stride(block.conv2, stage, index)
-                block.conv2 = ParCMixer(
-                    block.mid_channels,
-                    kernel_size,
-                    groups=1,
-                    pos_embed=pos_embed,
-                    resize=resize,
-                    backend=backend,
-                )
+                block.conv2 = ParCMixer(block.mid_channels, kernel_size, **options)
                 # Here and not by a rule of init_cfg, which would zero the biases.
                 for conv in (block.conv2.conv_h, block.conv2.conv_w):
                     nn.init.kaiming_normal_(conv.weight, mode='fan_out', nonlinearity='relu')
         self.train()  # freezes the mixers too: the parent froze its stages before they came
 
     def get_layer_depth(self, param_name: str, prefix: str = '') -> tuple[int, int]:
-        """The depth of a parameter and the number of depths, for layer-wise learning-rate decay.
-
-        The parent counts them, except for depth 18 and fewer than three stages, which it does not
-        support. There the stem is 0, the stages are 1, 2, ..., and what comes after them is last.
-
-        Args:
-            param_name: the parameter's name.
-            prefix: the prefix of the backbone's parameters.
-        """
+        """See :func:`layer_depth`; the parent counts blocks, but not of every ResNet."""
         if self.depth != 18 and self.num_stages > 2:
             return super().get_layer_depth(param_name, prefix)
-        depths = self.num_stages + 2
-        if not param_name.startswith(prefix):
-            return depths - 1, depths
-        stage = re.match(r'layer(\d+)\.', param_name[len(prefix) :])
-        return int(stage[1]) if stage else 0, depths
+        layers = [('conv1.', 'bn1.', 'stem.'), *(f'{name}.' for name in self.res_layers)]
+        return layer_depth(layers, param_name, prefix)

@@ -15,11 +15,10 @@ from mmpretrain.models.backbones.base_backbone import BaseBackbone
 from mmpretrain.models.utils import make_divisible
 from torch import Tensor
 
-from mmparc.layers.placement import image_size
-from mmparc.layers.recompute import recompute
+from mmparc.layers.placement import layer_depth, padded_resolution
 from mmparc.registry import MODELS
 
-from .local_global import BN, SILU, LocalGlobalUnit
+from .local_global import BN, SILU, LocalGlobalUnit, recompute
 
 # No rule for the ParC kernels and embeddings: they keep their first values.
 INIT_CFG = [
@@ -131,21 +130,14 @@ class ParCNet(BaseBackbone):
         self.frozen_stages = frozen_stages
         self.norm_eval = norm_eval
 
-        self.stem = ConvModule(
-            3,
-            arch['stem_channels'],
-            arch['stem_kernel'],
-            stride=2,
-            padding=arch['stem_kernel'] // 2,
-            norm_cfg=BN,
-            act_cfg=SILU,
-        )
-        layers = []
-        in_channels = arch['stem_channels']
+        cfg = dict(norm_cfg=BN, act_cfg=SILU)
+        before, kernel = arch['stem_channels'], arch['stem_kernel']
+        self.stem = ConvModule(3, before, kernel, stride=2, padding=kernel // 2, **cfg)
+        self.layers = nn.Sequential()
         for i, channels in enumerate(arch['channels']):
             total_stride = min(2 ** (i + 1), output_stride)
             stride = 1 if i == 0 or 2 ** (i + 1) > output_stride else 2
-            blocks = [InvertedResidual(in_channels, channels, stride, with_cp)]
+            blocks = [InvertedResidual(before, channels, stride, with_cp)]
             if i == 1:
                 blocks += [InvertedResidual(channels, channels, 1, with_cp) for _ in range(2)]
             elif i > 1:
@@ -153,21 +145,17 @@ class ParCNet(BaseBackbone):
                     channels,
                     arch['inner_channels'][i - 2],
                     arch['depths'][i - 2],
-                    arch['ffn_channels'][i - 2],
-                    # padded convolutions of stride 2 round up
-                    tuple(-(-size // total_stride) for size in image_size(img_size)),
-                    fusion=arch['fusion'],
+                    arch['fusion'],
+                    ffn_channels=arch['ffn_channels'][i - 2],
+                    kernel_size=padded_resolution(img_size, total_stride),
+                    with_cp=with_cp,
                     resize=resize,
                     backend=backend,
-                    with_cp=with_cp,
                 )
                 blocks.append(unit)
-            layers.append(nn.Sequential(*blocks))
-            in_channels = channels
-        self.layers = nn.Sequential(*layers)
-        self.conv_1x1_exp = ConvModule(
-            in_channels, min(4 * in_channels, 960), 1, norm_cfg=BN, act_cfg=SILU
-        )
+            self.layers.append(nn.Sequential(*blocks))
+            before = channels
+        self.conv_1x1_exp = ConvModule(before, min(4 * before, 960), 1, **cfg)
         self._freeze()
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
@@ -190,22 +178,9 @@ class ParCNet(BaseBackbone):
         return self
 
     def get_layer_depth(self, param_name: str, prefix: str = '') -> tuple[int, int]:
-        """The depth of a parameter and the number of depths, for layer-wise learning-rate decay.
-
-        The stem is 0, layers 1 to 5 are 1 to 5, the final 1x1 convolution 6 and what comes after
-        the backbone 7.
-
-        Args:
-            param_name: the parameter's name.
-            prefix: the prefix of the backbone's parameters.
-        """
-        depths = len(self.layers) + 3
-        if not param_name.startswith(prefix):
-            return depths - 1, depths
-        part, index, *_ = param_name[len(prefix) :].split('.')
-        if part == 'stem':
-            return 0, depths
-        return (int(index) + 1 if part == 'layers' else depths - 2), depths
+        """See :func:`layer_depth`: the stem, layers 1 to 5, and the final 1x1 convolution."""
+        layers = [f'layers.{i}.' for i in range(len(self.layers))]
+        return layer_depth(['stem.', *layers, 'conv_1x1_exp.'], param_name, prefix)
 
     def _freeze(self) -> None:
         """Freeze the chosen stages, and what no output depends on."""
