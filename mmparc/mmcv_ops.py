@@ -2,7 +2,7 @@
 
 mmcv-lite lacks only this module, whose sources need a C++ compiler, and nvcc for a GPU. ``import
 mmparc`` makes this file importable as ``mmcv._ext`` unless a compiled one is installed. It has what
-mmdet, mmsegmentation and mmpretrain call, on CPUs and GPUs.
+mmdet, mmsegmentation and mmpretrain call, on CPUs and GPUs; any other operator raises.
 
 Names, arguments and shapes are mmcv 2.1's, since mmcv's own autograd functions call these: a
 result goes into a buffer that the caller made (``output``, ``grad_input``). Boxes are (x1, y1, x2,
@@ -10,11 +10,11 @@ y2) in pixels, RoIs (image, x1, y1, x2, y2). Differences from the compiled modul
 
 - ``nms`` and ``nms_match``: ties keep input order; mmcv's order is undefined.
 - ``roi_align`` averages only; ``pool_mode='max'`` raises. A RoI of negative size is not an error.
-- ``roi_pool``: a RoI without area gets no gradient; mmcv gives it to the map's first pixel.
 - ``sigmoid_focal_loss`` does not cap the loss of a logit beyond 87 in absolute value.
 - In torch's deterministic mode, backward passes that have no such version on a GPU warn.
 """
 
+import inspect
 import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -80,19 +80,52 @@ def _nondeterministic() -> Iterator[None]:
         torch.use_deterministic_algorithms(mode, warn_only=warn_only)
 
 
-def _gradients(function: Callable, grad_output: Tensor, *inputs: Tensor) -> tuple[Tensor, ...]:
-    """``grad_output`` times the derivative of ``function`` by each of its inputs, at ``inputs``."""
-    with torch.enable_grad(), _nondeterministic():
-        inputs = tuple(x.detach().requires_grad_() for x in inputs)
-        output = function(*inputs)
-        if not output.requires_grad:  # of RoIs, of which none has a sample
-            return tuple(map(torch.zeros_like, inputs))
-        return torch.autograd.grad(output, inputs, grad_output.to(output.dtype))
+def _forward(function: Callable, arguments: str) -> Callable:
+    """mmcv's forward call of a function of tensors and settings; ``output`` gets the result.
+
+    ``arguments`` names mmcv's positional ones in order. The function gets those that it knows; the
+    others are workspaces.
+    """
+
+    def forward(*tensors: Tensor, **settings: Any) -> None:
+        given = dict(zip(arguments.split(), tensors, strict=True))
+        given['output'].copy_(function(**_known(function, given), **settings))
+
+    return forward
 
 
-def _write(buffers: list[Tensor], values: tuple[Tensor, ...]) -> None:
-    for buffer, value in zip(buffers, values, strict=True):
-        buffer.copy_(value)
+def _backward(function: Callable, arguments: str) -> Callable:
+    """mmcv's backward call: each ``grad_X`` gets the gradient of ``grad_output`` by X.
+
+    It is left as it is, zeros, where the output does not depend on X.
+    """
+
+    def backward(*tensors: Tensor, **settings: Any) -> None:
+        given = dict(zip(arguments.split(), tensors, strict=True))
+        with torch.enable_grad(), _nondeterministic():
+            inputs = _known(function, given)
+            leaves = {
+                name: inputs[name].detach().requires_grad_()
+                for name in inputs
+                if f'grad_{name}' in given
+            }
+            output = function(**{**inputs, **leaves}, **settings)
+            if not output.requires_grad:  # of RoIs, of which none has a sample
+                return
+            grad_output = given['grad_output'].to(output.dtype)
+            grads = torch.autograd.grad(
+                output, list(leaves.values()), grad_output, allow_unused=True
+            )
+        for name, grad in zip(leaves, grads, strict=True):
+            if grad is not None:
+                given[f'grad_{name}'].copy_(grad)
+
+    return backward
+
+
+def _known(function: Callable, given: dict[str, Tensor]) -> dict[str, Tensor]:
+    names = inspect.signature(function).parameters
+    return {name: tensor for name, tensor in given.items() if name in names}
 
 
 # Non-maximum suppression
@@ -256,64 +289,6 @@ def roi_align_backward(
     grad_input.copy_(grad)
 
 
-def roi_pool_forward(
-    input: Tensor,
-    rois: Tensor,
-    output: Tensor,
-    argmax: Tensor,
-    pooled_height: int,
-    pooled_width: int,
-    spatial_scale: float,
-) -> None:
-    """RoIPool (arXiv 1504.08083), whose RoIs include their last pixel; torchvision rounds them.
-
-    ``argmax`` gets the place y * W + x of each maximum in the map. Bins without pixels and RoIs
-    without area get output 0 and argmax -1.
-    """
-    H, W = input.shape[2:]
-    (rois,) = _computable(rois)
-    starts = rois[:, 1:3] * spatial_scale
-    sizes = (rois[:, 3:5] + 1) * spatial_scale - starts
-    has_area = (sizes > 0).all(dim=1)
-    places, inside = [], []  # of a bin's pixels along x and y, (K, bins, pixels of the largest bin)
-    for axis, (bins, length) in enumerate([(pooled_width, W), (pooled_height, H)]):
-        edges = torch.arange(bins + 1).to(rois) * (sizes[:, axis, None] / bins)
-        edges = edges + starts[:, axis, None]
-        first, end = edges[:, :-1].floor(), edges[:, 1:].ceil()
-        first, end = first.clamp(0, length), end.clamp(0, length)
-        most = max(int((end - first).max()), 1) if len(rois) else 1
-        place = first[..., None] + torch.arange(most).to(rois)
-        inside.append(place < end[..., None])
-        places.append(place.clamp(max=length - 1).long())
-    for k, image in enumerate(rois[:, 0].long().tolist()):
-        x, y = (place[k] for place in places)
-        place = (y[:, None, :, None] * W + x[:, None, :]).flatten(2)  # (height, width, pixels)
-        in_x, in_y = (within[k] for within in inside)
-        taken = (in_y[:, None, :, None] & in_x[:, None, :]).flatten(2) & has_area[k]
-        values = input[image].flatten(1)[:, place].masked_fill(~taken, -math.inf)
-        best, at = values.max(dim=-1)
-        empty = ~taken.any(dim=-1)
-        output[k] = best.masked_fill(empty, 0)
-        at = place.expand(values.shape).gather(-1, at[..., None])[..., 0]
-        argmax[k] = at.masked_fill(empty, -1).to(argmax.dtype)
-
-
-def roi_pool_backward(
-    grad_output: Tensor,
-    rois: Tensor,
-    argmax: Tensor,
-    grad_input: Tensor,
-    pooled_height: int,
-    pooled_width: int,
-    spatial_scale: float,
-) -> None:
-    _, C, H, W = grad_input.shape
-    planes = rois[:, :1].long() * C + torch.arange(C, device=rois.device)  # (K, C)
-    places = planes[..., None, None] * H * W + argmax.long()
-    taken = argmax >= 0
-    grad_input.view(-1).index_add_(0, places[taken], grad_output[taken])
-
-
 def _sample(maps: Tensor, images: Tensor, y: Tensor, x: Tensor) -> Tensor:
     """Bilinear values (K, C, ...) of maps (B, C, H, W) at pixels y, x (K, ...) of images (K,).
 
@@ -348,6 +323,7 @@ def _deform_roi_pool(
     ``offset`` (K, 2, height, width) holds the moves along x and y in RoI sizes times ``gamma``; it
     may be empty.
     """
+    input, rois, offset = _computable(input, rois, offset)
     start = rois[:, 1:3] * spatial_scale - 0.5
     size = rois[:, 3:5] * spatial_scale - 0.5 - start
     bins = size / size.new_tensor([pooled_width, pooled_height])
@@ -378,98 +354,34 @@ def _samples(start: Tensor, length: Tensor, bins: int, grid: int) -> Tensor:
     return (start[:, None] + within * length[:, None]).view(-1, bins, grid)
 
 
-def deform_roi_pool_forward(
-    input: Tensor, rois: Tensor, offset: Tensor, output: Tensor, **settings: Any
-) -> None:
-    output.copy_(_deform_roi_pool(*_computable(input, rois, offset), **settings))
-
-
-def deform_roi_pool_backward(
-    grad_output: Tensor,
-    input: Tensor,
-    rois: Tensor,
-    offset: Tensor,
-    grad_input: Tensor,
-    grad_offset: Tensor,
-    **settings: Any,
-) -> None:
-    input, rois, offset = _computable(input, rois, offset)
-    grads = _gradients(
-        lambda x, by=offset: _deform_roi_pool(x, rois, by, **settings),
-        grad_output,
-        *([input, offset] if offset.numel() else [input]),
-    )
-    _write([grad_input, grad_offset][: len(grads)], grads)
+deform_roi_pool_forward = _forward(_deform_roi_pool, 'input rois offset output')
+deform_roi_pool_backward = _backward(
+    _deform_roi_pool, 'grad_output input rois offset grad_input grad_offset'
+)
 
 
 # Deformable convolution (arXiv 1703.06211, 1811.11168) and attention (arXiv 2010.04159)
 
 
-def _deform_conv(
-    settings: dict[str, int],
-    input: Tensor,
-    weight: Tensor,
-    offset: Tensor,
-    mask: Tensor | None = None,
-    bias: Tensor | None = None,
-) -> Tensor:
-    """Deformable convolution, modulated where there is a mask."""
-    names = (
-        ('d{}', 'pad{}', 'dilation{}')
-        if 'dH' in settings
-        else ('stride_{}', 'pad_{}', 'dilation_{}')
-    )
-    axes = 'HW' if 'dH' in settings else 'hw'
-    geometry = [settings[name.format(axis)] for name in names for axis in axes]
-    geometry += [settings['group'], settings['deformable_group'], mask is not None]
-    mask = input.new_zeros(len(input), 1) if mask is None else mask
-    bias = input.new_zeros(len(weight)) if bias is None else bias
-    operands = _computable(input, weight, offset, mask, bias)
-    return torch.ops.torchvision.deform_conv2d(*operands, *geometry)
+def _deform_conv(input: Tensor, weight: Tensor, offset: Tensor, **settings: int) -> Tensor:
+    """``settings``: dH, dW (the stride), padH, padW, dilationH, dilationW, and what shapes say."""
+    geometry = [[settings[f'{name}{axis}'] for axis in 'HW'] for name in ('d', 'pad', 'dilation')]
+    input, weight, offset = _computable(input, weight, offset)
+    return torchvision.ops.deform_conv2d(input, offset, weight, None, *geometry)
 
 
-def _deform_conv_grads(
-    settings: dict[str, int], grad_output: Tensor, *operands: Tensor
-) -> tuple[Tensor, ...]:
-    """The gradients of input, weight, offset, mask and bias, as far as they are given."""
-    return _gradients(lambda *x: _deform_conv(settings, *x), grad_output, *operands)
-
-
-def deform_conv_forward(
-    input: Tensor, weight: Tensor, offset: Tensor, output: Tensor, *buffers: Tensor, **settings: int
-) -> None:
-    """``settings``: kH, kW, dH, dW (the stride), padH, padW, dilationH, dilationW, and so on."""
-    output.copy_(_deform_conv(settings, input, weight, offset))
-
-
-def deform_conv_backward_input(
-    input: Tensor,
-    offset: Tensor,
-    grad_output: Tensor,
-    grad_input: Tensor,
-    grad_offset: Tensor,
-    weight: Tensor,
-    columns: Tensor,
-    **settings: int,
-) -> None:
-    """``columns`` gets the weight's gradient, which the same kernel computes, for the next call."""
-    grads = _deform_conv_grads(settings, grad_output, input, weight, offset)
-    _write([grad_input, columns.resize_(weight.shape), grad_offset], grads)
+deform_conv_forward = _forward(_deform_conv, 'input weight offset output columns ones')
+deform_conv_backward_input = _backward(
+    _deform_conv, 'input offset grad_output grad_input grad_offset weight columns'
+)
 
 
 def deform_conv_backward_parameters(
-    input: Tensor,
-    offset: Tensor,
-    grad_output: Tensor,
-    grad_weight: Tensor,
-    columns: Tensor,
-    ones: Tensor,
-    **settings: int,
+    input: Tensor, offset: Tensor, grad_output: Tensor, grad_weight: Tensor, *_: Tensor, **settings
 ) -> None:
-    if columns.shape != grad_weight.shape:  # neither input nor offset needed a gradient
-        # the output is linear in the weight, so that any weight of this shape serves
-        columns = _deform_conv_grads(settings, grad_output, input, grad_weight, offset)[1]
-    grad_weight.copy_(columns)
+    # the output is linear in the weight, so that any weight of this shape serves
+    backward = _backward(_deform_conv, 'input offset grad_output grad_weight weight')
+    backward(input, offset, grad_output, grad_weight, torch.zeros_like(grad_weight), **settings)
 
 
 def _of_output_size(tensor: Tensor, weight: Tensor, input: Tensor, settings: dict) -> Tensor:
@@ -490,51 +402,38 @@ def _of_output_size(tensor: Tensor, weight: Tensor, input: Tensor, settings: dic
     return tensor.view(len(tensor), -1)[:, :count].view(len(tensor), -1, *size)
 
 
-def modulated_deform_conv_forward(
+def _modulated_deform_conv(
     input: Tensor,
     weight: Tensor,
     bias: Tensor,
-    ones: Tensor,
     offset: Tensor,
     mask: Tensor,
-    output: Tensor,
-    columns: Tensor,
+    with_bias: bool,
     **settings: int,
-) -> None:
-    """``settings``: stride_h, stride_w, pad_h, dilation_h and so on, with_bias."""
+) -> Tensor:
+    """``settings``: stride_h, stride_w, pad_h, dilation_h and so on."""
+    geometry = [
+        [settings[f'{name}_{axis}'] for axis in 'hw'] for name in ('stride', 'pad', 'dilation')
+    ]
     offset, mask = (_of_output_size(x, weight, input, settings) for x in (offset, mask))
-    bias = bias if settings['with_bias'] else None
-    output.copy_(_deform_conv(settings, input, weight, offset, mask, bias))
+    input, weight, bias, offset, mask = _computable(input, weight, bias, offset, mask)
+    bias = bias if with_bias else None
+    return torchvision.ops.deform_conv2d(input, offset, weight, bias, *geometry, mask)
 
 
-def modulated_deform_conv_backward(
-    input: Tensor,
-    weight: Tensor,
-    bias: Tensor,
-    ones: Tensor,
-    offset: Tensor,
-    mask: Tensor,
-    columns: Tensor,
-    grad_input: Tensor,
-    grad_weight: Tensor,
-    grad_bias: Tensor,
-    grad_offset: Tensor,
-    grad_mask: Tensor,
-    grad_output: Tensor,
-    **settings: int,
-) -> None:
-    offset, mask, grad_offset, grad_mask = (
-        _of_output_size(x, weight, input, settings) for x in (offset, mask, grad_offset, grad_mask)
-    )
-    operands = [input, weight, offset, mask]
-    buffers = [grad_input, grad_weight, grad_offset, grad_mask]
-    if settings['with_bias']:
-        operands.append(bias)
-        buffers.append(grad_bias)
-    _write(buffers, _deform_conv_grads(settings, grad_output, *operands))
+modulated_deform_conv_forward = _forward(
+    _modulated_deform_conv, 'input weight bias ones offset mask output columns'
+)
+modulated_deform_conv_backward = _backward(
+    _modulated_deform_conv,
+    'input weight bias ones offset mask columns '
+    'grad_input grad_weight grad_bias grad_offset grad_mask grad_output',
+)
 
 
-def _ms_deform_attn(value: Tensor, shapes: Tensor, locations: Tensor, weights: Tensor) -> Tensor:
+def _ms_deform_attn(
+    value: Tensor, shapes: Tensor, locations: Tensor, weights: Tensor, **settings: int
+) -> Tensor:
     # imported here because mmcv.ops imports this module
     from mmcv.ops.multi_scale_deform_attn import multi_scale_deformable_attn_pytorch
 
@@ -542,37 +441,16 @@ def _ms_deform_attn(value: Tensor, shapes: Tensor, locations: Tensor, weights: T
 
 
 def ms_deform_attn_forward(
-    value: Tensor,
-    value_spatial_shapes: Tensor,
-    value_level_start_index: Tensor,
-    sampling_locations: Tensor,
-    attention_weights: Tensor,
-    im2col_step: int,
+    value: Tensor, shapes: Tensor, starts: Tensor, locations: Tensor, weights: Tensor, **settings
 ) -> Tensor:
     """Values (B, keys, heads, D) sampled for queries: (B, queries, heads * D)."""
-    return _ms_deform_attn(value, value_spatial_shapes, sampling_locations, attention_weights)
+    return _ms_deform_attn(value, shapes, locations, weights)
 
 
-def ms_deform_attn_backward(
-    value: Tensor,
-    value_spatial_shapes: Tensor,
-    value_level_start_index: Tensor,
-    sampling_locations: Tensor,
-    attention_weights: Tensor,
-    grad_output: Tensor,
-    grad_value: Tensor,
-    grad_sampling_loc: Tensor,
-    grad_attn_weight: Tensor,
-    im2col_step: int,
-) -> None:
-    grads = _gradients(
-        lambda v, at, w: _ms_deform_attn(v, value_spatial_shapes, at, w),
-        grad_output,
-        value,
-        sampling_locations,
-        attention_weights,
-    )
-    _write([grad_value, grad_sampling_loc, grad_attn_weight], grads)
+ms_deform_attn_backward = _backward(
+    _ms_deform_attn,
+    'value shapes starts locations weights grad_output grad_value grad_locations grad_weights',
+)
 
 
 # Focal loss (arXiv 1708.02002)
@@ -609,40 +487,6 @@ def sigmoid_focal_loss_backward(
     grad_input.copy_(_of_classes(input, target, weight, of_label, of_others))
 
 
-def _of_label(softmax: Tensor, target: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
-    """The probability (N,) of each label and its weight (N,), 0 where the label is negative."""
-    label = target.clamp(min=0)
-    weights = (target >= 0).to(softmax.dtype)
-    p = softmax.gather(1, label[:, None])[:, 0]
-    return p, weights * weight[label] if weight.numel() else weights
-
-
-def softmax_focal_loss_forward(
-    input: Tensor, target: Tensor, weight: Tensor, output: Tensor, gamma: float, alpha: float
-) -> None:
-    """Losses (N,) of probabilities (N, C)."""
-    p, weights = _of_label(input, target, weight)
-    log_p = p.clamp(min=torch.finfo(torch.float32).tiny).log()
-    output.copy_(-alpha * (1 - p) ** gamma * log_p * weights)
-
-
-def softmax_focal_loss_backward(
-    input: Tensor,
-    target: Tensor,
-    weight: Tensor,
-    buff: Tensor,
-    grad_input: Tensor,
-    gamma: float,
-    alpha: float,
-) -> None:
-    """The gradient by the logits behind the probabilities ``input`` (N, C)."""
-    p, weights = _of_label(input, target, weight)
-    log_p = p.clamp(min=torch.finfo(torch.float32).tiny).log()
-    slope = gamma * (1 - p) ** (gamma - 1) * p * log_p - (1 - p) ** gamma
-    is_label = target[:, None] == torch.arange(input.shape[1], device=input.device)
-    grad_input.copy_((alpha * slope * weights)[:, None] * (is_label.to(input.dtype) - input))
-
-
 # CARAFE (arXiv 1905.02188)
 
 
@@ -663,34 +507,25 @@ def _carafe(
     return output.reshape(B, C, H * scale_factor, W * scale_factor)
 
 
-def carafe_naive_forward(features: Tensor, masks: Tensor, output: Tensor, **settings: int) -> None:
+def carafe_forward(
+    features: Tensor,
+    masks: Tensor,
+    rfeatures: Tensor,
+    routput: Tensor,
+    rmasks: Tensor,
+    output: Tensor,
+    **settings: int,
+) -> None:
+    """``rfeatures`` is what backward gets in place of ``features``."""
+    rfeatures.copy_(features)
     output.copy_(_carafe(features, masks, **settings))
 
 
-def carafe_naive_backward(
-    top_grad: Tensor,
-    features: Tensor,
-    masks: Tensor,
-    bottom_grad: Tensor,
-    mask_grad: Tensor,
-    **settings: int,
-) -> None:
-    grads = _gradients(lambda x, m: _carafe(x, m, **settings), top_grad, features, masks)
-    _write([bottom_grad, mask_grad], grads)
-
-
-def carafe_forward(
-    features: Tensor, masks: Tensor, rfeatures: Tensor, *buffers: Tensor, **settings: int
-) -> None:
-    """The last of ``buffers`` gets the output, ``rfeatures`` what backward needs."""
-    rfeatures.copy_(features)
-    carafe_naive_forward(features, masks, buffers[-1], **settings)
-
-
-def carafe_backward(
-    top_grad: Tensor, rfeatures: Tensor, masks: Tensor, *buffers: Tensor, **settings: int
-) -> None:
-    carafe_naive_backward(top_grad, rfeatures, masks, *buffers[-2:], **settings)
+carafe_backward = _backward(
+    _carafe,
+    'grad_output features masks rgrad_output rgrad_input_hs rgrad_input rgrad_masks '
+    'grad_features grad_masks',
+)
 
 
 # Masked convolution (arXiv 1901.03278), and the masks of PSANet (ECCV 2018)
@@ -751,14 +586,13 @@ def _psamask(
     return masks.reshape(B, H * W, H, W)
 
 
-def psamask_forward(input: Tensor, output: Tensor, **settings: int) -> None:
-    output.copy_(_psamask(input, **settings))
+psamask_forward = _forward(_psamask, 'input output')
 
 
 def psamask_backward(grad_output: Tensor, grad_input: Tensor, **settings: int) -> None:
     # linear in the input, so that any input of this shape serves
-    grads = _gradients(lambda x: _psamask(x, **settings), grad_output, torch.zeros_like(grad_input))
-    _write([grad_input], grads)
+    backward = _backward(_psamask, 'grad_output grad_input input')
+    backward(grad_output, grad_input, torch.zeros_like(grad_input), **settings)
 
 
 # Synchronised batch norm, MMSyncBN: mmcv exchanges the statistics between processes

@@ -196,19 +196,13 @@ def psa_cases() -> dict[str, Callable[[], dict]]:
 
 MODELS = {
     'mask_rcnn': 'mmdet::mask_rcnn/mask-rcnn_r50_fpn_1x_coco.py',
-    'cascade_mask_rcnn': 'mmdet::cascade_rcnn/cascade-mask-rcnn_r50_fpn_1x_coco.py',
     'retinanet': 'mmdet::retinanet/retinanet_r50_fpn_1x_coco.py',
     'fcos': 'mmdet::fcos/fcos_r50-caffe_fpn_gn-head_1x_coco.py',
     'atss': 'mmdet::atss/atss_r50_fpn_1x_coco.py',
     'rtmdet': 'mmdet::rtmdet/rtmdet_tiny_8xb32-300e_coco.py',
     'ssd': 'mmdet::ssd/ssd300_coco.py',
-    'deformable_detr': 'mmdet::deformable_detr/deformable-detr_r50_16xb2-50e_coco.py',
-    'dino': 'mmdet::dino/dino-4scale_r50_8xb2-12e_coco.py',
-    'mask2former': 'mmdet::mask2former/mask2former_r50_8xb2-lsj-50e_coco.py',
     'dcn': 'mmdet::dcn/faster-rcnn_r50-dconv-c3-c5_fpn_1x_coco.py',
     'dcnv2': 'mmdet::dcnv2/faster-rcnn_r50-mdconv-c3-c5_fpn_1x_coco.py',
-    'mask2former_segmentation': 'mmseg::mask2former/mask2former_r50_8xb2-160k_ade20k-512x512.py',
-    'upernet': 'mmseg::upernet/upernet_r50_4xb4-80k_ade20k-512x512.py',
 }
 SIZE = {'ssd': (300, 300)}  # its last maps need as many pixels
 SHOWN = 20  # predictions an image
@@ -222,8 +216,6 @@ def build(name: str) -> tuple[Config, nn.Module]:
     """
     cfg = get_config(MODELS[name])
     prepare(cfg, SIZE.get(name, (96, 128)))
-    if name == 'dino':
-        cfg.model.num_queries = 50  # a small image has fewer places than its 900
     with DefaultScope.overwrite_default_scope(cfg.default_scope):
         torch.manual_seed(0)
         np.random.seed(0)
@@ -274,10 +266,6 @@ def model_results(name: str) -> dict[str, np.ndarray]:
     with torch.no_grad():
         predictions = model.eval().test_step(random_batch(cfg, size, seed=1))
     for i, sample in enumerate(predictions):
-        if 'seg_logits' in sample:
-            found[f'classes/{i}'] = sample.pred_sem_seg.data.to(torch.uint8)
-            found[f'logits/{i}'] = sample.seg_logits.data[:, ::16, ::16]
-            continue
         best = sample.pred_instances[sample.pred_instances.scores.argsort(descending=True)]
         for key in ('scores', 'labels', 'bboxes', 'masks'):
             if key in best:

@@ -15,7 +15,7 @@ import mmcv_golden
 import numpy as np
 import pytest
 import torch
-from helpers import FORKS, HALVES, OLD_TORCH, ROOT, assert_close
+from helpers import HALVES, ROOT, assert_close
 from mmcv import ops
 from mmcv_golden import random
 from torch.autograd import gradcheck
@@ -70,9 +70,9 @@ def test_a_threshold_is_that_of_float32() -> None:
 
 
 # What rounding may change in a model: weights times 1 + 1e-6 moved losses by 6e-4 of their sum
-# (where RoIs are drawn), gradients by 9e-3, scores by 3e-5, logits by 0.02, 0.2 % of the classes
-# and no box. On the machine that made them, the results were equal to the bit.
-BOUNDS = dict(loss=5e-3, gradient=0.03, scores=2e-4, bboxes=0.1, logits=0.05, classes=0.005)
+# (where RoIs are drawn), gradients by 9e-3, scores by 3e-5 and no box. On the machine that made
+# them, the results were equal to the bit.
+BOUNDS = dict(loss=5e-3, gradient=0.03, scores=2e-4, bboxes=0.1)
 
 
 def differences(name: str) -> list[str]:
@@ -86,10 +86,6 @@ def differences(name: str) -> list[str]:
         if kind in ('loss', 'gradient'):
             scale = abs(expected[f'{name}/loss/loss']) if kind == 'loss' else abs(value)
             same = abs(found[key] - value) <= BOUNDS[kind] * scale
-        elif kind == 'classes':
-            same = (found[key] != value).mean() <= BOUNDS[kind]
-        elif kind == 'logits':
-            same = np.abs(found[key] - value).max() <= BOUNDS[kind]
         else:  # equal scores may be in another order
             same = all_found(found, expected, f'{name}/{{}}/{which}')
         wrong += [] if same else [key]
@@ -122,8 +118,6 @@ def all_found(found: dict, expected: dict, key: str) -> bool:
     ],
 )
 def test_models_equal_those_of_a_compiled_mmcv(name: str) -> None:
-    if (OLD_TORCH and name == 'upernet') or (FORKS and name == 'dino'):
-        pytest.skip('it calls no operator of mmcv, and differs in this version of torch or mmdet')
     assert differences(name) == []
 
 
@@ -168,40 +162,6 @@ def bilinear(plane: torch.Tensor, y: float, x: float, border: bool) -> float:
 ROIS = torch.tensor(
     [[0, 1.3, 2.1, 17.7, 13.2], [1, -4.0, -3.0, 9.4, 8.9], [1, 15.1, 3.3, 33.3, 21.9]]
 ).double()
-
-
-def roi_pool_loops(maps: torch.Tensor, size: tuple[int, int], scale: float) -> torch.Tensor:
-    output = maps.new_zeros(len(ROIS), maps.shape[1], *size)
-    for k, (image, x1, y1, x2, y2) in enumerate(ROIS.tolist()):
-        left, top = x1 * scale, y1 * scale
-        width, height = (x2 + 1) * scale - left, (y2 + 1) * scale - top
-        for i, j in np.ndindex(*size):
-            rows = range(
-                max(math.floor(i * height / size[0] + top), 0),
-                min(math.ceil((i + 1) * height / size[0] + top), maps.shape[2]),
-            )
-            columns = range(
-                max(math.floor(j * width / size[1] + left), 0),
-                min(math.ceil((j + 1) * width / size[1] + left), maps.shape[3]),
-            )
-            for c in range(maps.shape[1]):
-                values = [maps[int(image), c, y, x].item() for y in rows for x in columns]
-                output[k, c, i, j] = max(values, default=0.0)
-    return output
-
-
-@needs_ours
-def test_roi_pool() -> None:
-    maps = double(0, 2, 3, 7, 9).requires_grad_()
-    output = ops.roi_pool(maps, ROIS, (3, 2), 0.5)
-    assert_close(output, roi_pool_loops(maps.detach(), (3, 2), 0.5), 1e-12)
-    assert not torch.allclose(output, roi_pool_loops(maps.detach(), (3, 2), 0.4))  # the control
-    assert gradcheck(lambda x: ops.roi_pool(x, ROIS, (3, 2), 0.5), maps)
-    nowhere = torch.tensor([[0, 30.0, 30.0, 40.0, 40.0], [0, 5.0, 5.0, 3.0, 9.0]]).double()
-    output = ops.roi_pool(maps, nowhere, (3, 2), 0.5)  # outside of the map, and without area
-    (grad,) = torch.autograd.grad(output.sum(), maps)
-    assert not output.any() and not grad.any()
-    assert ops.roi_pool(maps, ROIS[:0], (3, 2), 0.5).shape == (0, 3, 3, 2)
 
 
 def deform_roi_pool_loops(
@@ -289,11 +249,11 @@ def test_multi_scale_deformable_attention() -> None:
 
 @needs_ours
 @pytest.mark.parametrize('weighted', [False, True])
-def test_focal_losses(weighted: bool) -> None:
-    logits, target = double(0, 6, 4) * 3, torch.tensor([0, 3, 2, 1, 1, 0])
+def test_focal_loss(weighted: bool) -> None:
+    """A label behind the last class is background, for which there is no weight."""
+    logits, target = double(0, 6, 4) * 3, torch.tensor([0, 3, 2, 1, 1, 0 if weighted else 4])
     weight = double(1, 4).abs() if weighted else None
     alpha, gamma = 0.3, 2.0
-    of_label = weight[target] if weighted else torch.ones(6).double()
     expected = torch.zeros(6, 4).double()
     for n, c in np.ndindex(6, 4):
         p = 1 / (1 + math.exp(-logits[n, c]))
@@ -301,32 +261,18 @@ def test_focal_losses(weighted: bool) -> None:
             expected[n, c] = -alpha * (1 - p) ** gamma * math.log(p)
         else:
             expected[n, c] = -(1 - alpha) * p**gamma * math.log(1 - p)
-    for loss, losses in (
-        (ops.sigmoid_focal_loss, expected * of_label[:, None]),
-        (ops.softmax_focal_loss, None),
-    ):
-        if losses is None:
-            p = logits.softmax(1)[range(6), target]
-            losses = -alpha * (1 - p) ** gamma * p.log() * of_label
-        settings = (target, gamma, alpha, weight)
-        assert_close(loss(logits, *settings, 'none'), losses, 1e-12)
-        assert_close(loss(logits, *settings, 'mean'), losses.sum() / 6, 1e-12)
-        shifted = loss(logits, target.roll(1), gamma, alpha, weight, 'none')
-        assert not torch.allclose(shifted, losses)  # the control
-        inputs = logits.clone().requires_grad_()
-        assert gradcheck(lambda x: loss(x, *settings, 'sum'), inputs)  # noqa: B023
+        expected[n, c] *= weight[target[n]] if weighted else 1
+    settings = (target, gamma, alpha, weight)
+    assert_close(ops.sigmoid_focal_loss(logits, *settings, 'none'), expected, 1e-12)
+    shifted = ops.sigmoid_focal_loss(logits, target.roll(1), gamma, alpha, weight, 'none')
+    assert not torch.allclose(shifted, expected)  # the control
+    inputs = logits.clone().requires_grad_()
+    assert gradcheck(lambda x: ops.sigmoid_focal_loss(x, *settings, 'sum'), inputs)
     saturated = torch.tensor([[-100.0, 30.0, 100.0]]).double().requires_grad_()
     loss = ops.sigmoid_focal_loss(saturated, torch.tensor([0]), 0.5, alpha, None, 'sum')
     assert_close(loss, torch.tensor(alpha * 100 + (1 - alpha) * 130), 1e-6)
     (grad,) = torch.autograd.grad(loss, saturated)
     assert_close(grad, torch.tensor([[-alpha, 1 - alpha, 1 - alpha]]), 1e-6)
-    # a label behind the last class is background, a negative one of softmax is left out
-    if not weighted:
-        background = ops.sigmoid_focal_loss(logits, torch.full((6,), 4), gamma, alpha, None, 'none')
-        p = logits.sigmoid()
-        assert_close(background, -(1 - alpha) * p**gamma * (1 - p).log(), 1e-12)
-        left_out = ops.softmax_focal_loss(logits, torch.full((6,), -1), gamma, alpha, None, 'none')
-        assert not left_out.any()
 
 
 @needs_ours
@@ -340,7 +286,6 @@ def test_carafe() -> None:
             kernel = masks[b, (c // 2) * 9 + i * 3 + j, y, x]
             expected[b, c, y, x] += kernel * features[b, c, row, column]
     assert_close(output, expected, 1e-12)
-    assert_close(ops.carafe_naive(features, masks, 3, 2, 2), expected, 1e-12)
     assert not torch.allclose(output, expected.flip(1))  # the control
     operands = [x.requires_grad_() for x in (features, masks)]
     assert gradcheck(lambda f, m: ops.carafe(f, m, 3, 2, 2), operands)
@@ -400,7 +345,6 @@ def calls(dtype: torch.dtype, rounded: torch.dtype) -> dict[str, torch.Tensor]:
     logits = operand(6, 7, 9)
     found = {
         'roi_align': (ops.roi_align(maps, rois, (3, 2), 0.5, 0, 'avg', True), maps),
-        'roi_pool': (ops.roi_pool(maps, rois, (3, 2), 0.5), maps),
         'deform_roi_pool': (ops.deform_roi_pool(maps, rois, moves, (2, 3), 0.5, 2), maps, moves),
         'deform_conv': (ops.deform_conv2d(maps, offset, weight), maps, offset, weight),
         'modulated_deform_conv': (
@@ -445,13 +389,14 @@ def test_deterministic_mode_is_left_as_it_was() -> None:
 
 @needs_ours
 def test_what_is_missing_says_so_when_it_is_called() -> None:
-    boxes = torch.rand(3, 5)
     with pytest.raises(NotImplementedError, match='nms_rotated') as raised:
-        ops.nms_rotated(boxes, torch.rand(3), 0.5)
+        ops.nms_rotated(torch.rand(3, 5), torch.rand(3), 0.5)
     said = str(raised.value)
     assert 'mmcv==2.1.0' in said and '\n' not in said
     with pytest.raises(NotImplementedError, match="pool_mode='max'"):
         ops.roi_align(torch.rand(1, 1, 4, 4), torch.rand(1, 5), 2, 1.0, 0, 'max')
+    with pytest.raises(NotImplementedError, match='roi_pool'):
+        ops.roi_pool(torch.rand(1, 1, 4, 4), torch.rand(1, 5), 2)
 
 
 @pytest.mark.parametrize('compiled', [True, False])
