@@ -6,7 +6,6 @@ each with a `preview.png` to look at. What is already there is left as it is.
 """
 
 import argparse
-import os
 import signal
 from pathlib import Path
 
@@ -44,8 +43,6 @@ def main(args: argparse.Namespace) -> None:
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # clean up as for Ctrl-C
     names = ('scenes', 'seed', 'difficulty', 'train', 'val', 'size')
     settings = {name: getattr(args, name) for name in names}
-    cores = os.sched_getaffinity(0) if hasattr(os, 'sched_getaffinity') else range(os.cpu_count())
-    workers = min(len(cores), 8)
     try:
         missing = [task for task in args.tasks if not holds_toy_data(args.out, task, **settings)]
         columns = '{task.description}', BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
@@ -58,7 +55,6 @@ def main(args: argparse.Namespace) -> None:
                     args.out,
                     task,
                     **settings,
-                    workers=workers,
                     on_image=lambda bar=bar: progress.advance(bar),
                 )
     except (ValueError, OSError) as error:

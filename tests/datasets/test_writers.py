@@ -7,11 +7,11 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from helpers import run_python, run_tool
+from helpers import error_line, run_python, run_tool
 from pycocotools import mask as rle
 from pycocotools.coco import COCO
 
-from mmparc.datasets import CLASSES, RELATIONS, TASKS, draw_scene, make_toy_data
+from mmparc.datasets import CLASSES, TASKS, draw_scene, make_toy_data
 
 TOOL = 'tools/make_toy_data.py'
 SMALL = {
@@ -39,9 +39,7 @@ def digests(folder: Path) -> dict[str, str]:
 
 
 def images(found: dict[str, str]) -> dict[str, str]:
-    return {
-        name: digest for name, digest in found.items() if name.lower().endswith(('jpg', 'jpeg'))
-    }
+    return {name: digest for name, digest in found.items() if name.endswith(('.jpg', '.JPEG'))}
 
 
 # What is written
@@ -71,15 +69,13 @@ def test_the_same_settings_give_the_same_bytes(data: Path, tmp_path: Path, task:
 
 def test_nothing_is_overwritten(data: Path, tmp_path: Path) -> None:
     before = digests(data)
-    times = {path: path.stat().st_mtime_ns for path in data.rglob('*')}
-    for name, value in (('difficulty', 'hard'), ('seed', 3), ('train', 7), ('size', (64, 96))):
-        with pytest.raises(FileExistsError, match=name):
+    others = dict(difficulty='hard', seed=3, train=7, size=(64, 96), scenes='relations')
+    for name, value in others.items():
+        named = 'classes' if name == 'scenes' else name
+        with pytest.raises(FileExistsError, match=named):
             make_toy_data(data, 'det', **{**SMALL['det'], name: value})
-    with pytest.raises(FileExistsError, match='classes'):
-        make_toy_data(data, 'det', scenes='relations', **SMALL['det'])
     assert make_toy_data(data, 'det', **SMALL['det']) == data / 'det'
     assert digests(data) == before
-    assert {path: path.stat().st_mtime_ns for path in data.rglob('*')} == times
 
     (tmp_path / 'cls').mkdir()
     (tmp_path / 'cls' / 'thesis.txt').write_text('mine')
@@ -101,15 +97,6 @@ def test_an_interrupted_run_leaves_nothing(tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt):
         make_toy_data(tmp_path, 'cls', train=4, val=1, on_image=interrupt)
     assert not any(tmp_path.iterdir())
-
-
-def test_relations_are_written_under_their_own_names(tmp_path: Path) -> None:
-    settings = dict(train=6, val=6, size=(64, 64), scenes='relations')
-    folders = {task: make_toy_data(tmp_path, task, **settings) for task in TASKS}
-    found = sorted(path.name for path in (folders['cls'] / 'train').iterdir())
-    assert found == list(RELATIONS)
-    content = json.loads((folders['det'] / 'annotations/instances_val2017.json').read_text())
-    assert [c['name'] for c in content['categories']] == list(RELATIONS)
 
 
 def test_wrong_settings_are_refused(tmp_path: Path) -> None:
@@ -234,17 +221,13 @@ def test_tool(data: Path, tmp_path: Path) -> None:
     done = run_tool(TOOL, *args, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert f'{tmp_path}/det/preview.png' in done.stdout
-    assert digests(tmp_path / 'det') == digests(data / 'det')  # several processes against one
+    assert digests(tmp_path / 'det') == digests(data / 'det')
     assert cv2.imread(f'{tmp_path}/det/preview.png').std() > 20
     assert [path.name for path in tmp_path.iterdir()] == ['det']
-
     again = run_tool(TOOL, *args, cwd=tmp_path)
     assert again.returncode == 0 and again.stdout != done.stdout
-    other = run_tool(TOOL, *args, '--difficulty', 'hard', cwd=tmp_path)
-    assert other.returncode == 1 and other.stdout == ''
-    assert other.stderr.startswith('error: ') and other.stderr.count('\n') == 1
-    assert '--out' in other.stderr and 'hard' in other.stderr
-    assert digests(tmp_path / 'det') == digests(data / 'det')
+    other = error_line(TOOL, *args, '--difficulty', 'hard', cwd=tmp_path)
+    assert '--out' in other and 'hard' in other
 
 
 def test_import_is_light() -> None:
