@@ -1,13 +1,12 @@
-"""Calls of mmcv's operators and whole models on seeded inputs: what mmparc.mmcv_ops has to equal.
+"""Calls of mmcv's operators on seeded inputs: what mmparc.mmcv_ops has to equal.
 
     python tests/mmcv_golden.py
 
-writes what a compiled mmcv 2.1.0 gives to tests/data/golden/mmcv_ops.npz and mmcv_models.npz.
-test_mmcv_ops.py makes the same calls. Operators are those that mmcv compiles for a CPU; the others
-are in test_mmcv_ops.py, beside their definitions.
+writes what a compiled mmcv 2.1.0 gives to tests/data/golden/mmcv_ops.npz. test_mmcv_ops.py makes
+the same calls. Operators are those that mmcv compiles for a CPU; the others are in
+test_mmcv_ops.py, beside their definitions.
 """
 
-import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -15,14 +14,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from mmcv import ops
-from mmengine.config import Config
-from mmengine.hub import get_config
-from mmengine.model import revert_sync_batchnorm
-from mmengine.registry import MODELS as REGISTRY
-from mmengine.registry import DefaultScope
-from torch import Tensor, nn
-
-from mmparc.analysis.trial import prepare, random_batch
+from torch import Tensor
 
 DATA = Path(__file__).parent / 'data' / 'golden'
 
@@ -192,88 +184,6 @@ def psa_cases() -> dict[str, Callable[[], dict]]:
     }
 
 
-# Models
-
-MODELS = {
-    'mask_rcnn': 'mmdet::mask_rcnn/mask-rcnn_r50_fpn_1x_coco.py',
-    'retinanet': 'mmdet::retinanet/retinanet_r50_fpn_1x_coco.py',
-    'fcos': 'mmdet::fcos/fcos_r50-caffe_fpn_gn-head_1x_coco.py',
-    'atss': 'mmdet::atss/atss_r50_fpn_1x_coco.py',
-    'rtmdet': 'mmdet::rtmdet/rtmdet_tiny_8xb32-300e_coco.py',
-    'ssd': 'mmdet::ssd/ssd300_coco.py',
-    'dcn': 'mmdet::dcn/faster-rcnn_r50-dconv-c3-c5_fpn_1x_coco.py',
-    'dcnv2': 'mmdet::dcnv2/faster-rcnn_r50-mdconv-c3-c5_fpn_1x_coco.py',
-}
-SIZE = {'ssd': (300, 300)}  # its last maps need as many pixels
-SHOWN = 20  # predictions an image
-
-
-def build(name: str) -> tuple[Config, nn.Module]:
-    """A model with seeded weights, whose predictions differ from each other.
-
-    Upstream begins with classifiers and boxes that hardly depend on the image: their last layers
-    are enlarged, and all scores count.
-    """
-    cfg = get_config(MODELS[name])
-    prepare(cfg, SIZE.get(name, (96, 128)))
-    with DefaultScope.overwrite_default_scope(cfg.default_scope):
-        torch.manual_seed(0)
-        np.random.seed(0)
-        model = revert_sync_batchnorm(REGISTRY.build(cfg.model))
-        model.init_weights()
-    with torch.no_grad():
-        for key, parameter in model.named_parameters():
-            if re.search(r'(rpn|fc|retina|conv|atss|rtm)_(cls|reg)\b.*weight$', key):
-                parameter *= 20
-            elif name == 'ssd' and 'cls_convs' in key:
-                parameter *= 0.05  # or scores are 1, and tied
-            elif 'conv_offset' in key:
-                parameter.normal_(std=0.01)  # begins as 0, which moves nothing
-            elif key.endswith('.weight') and not parameter.any():
-                parameter.fill_(0.3)  # of a block's last norm, which begins as 0
-            elif key.endswith('bias') and (parameter < -1).all():
-                parameter.zero_()  # the prior of focal loss
-    if name == 'ssd':
-        model.bbox_head.loss_cls = None  # mmdet 3.3.0 reads it when it predicts, and never sets it
-    for module in model.modules():
-        if hasattr(module, 'running_mean'):
-            module.momentum = 1.0  # tests normalise as the one training step did
-        for test_cfg in (getattr(module, 'test_cfg', None) or {},):
-            for part in (test_cfg, test_cfg.get('rcnn') or {}):
-                if 'score_thr' in part:
-                    part.score_thr = 0.0
-    return cfg, model
-
-
-def model_results(name: str) -> dict[str, np.ndarray]:
-    """Losses, the norms of their gradients by part of the model, and predictions."""
-    cfg, model = build(name)
-    size = SIZE.get(name, (96, 128))
-    found = {}
-    torch.manual_seed(0)
-    np.random.seed(0)
-    batch = model.data_preprocessor(random_batch(cfg, size, seed=0), training=True)
-    torch.manual_seed(0)  # for samplers and dropout
-    np.random.seed(0)
-    loss, losses = model.train().parse_losses(model(**batch, mode='loss'))
-    loss.backward()
-    for key, value in losses.items():
-        found[f'loss/{key}'] = value
-    for key, part in model.named_children():
-        grads = [p.grad.norm() for p in part.parameters() if p.grad is not None]
-        if grads:
-            found[f'gradient/{key}'] = torch.stack(grads).norm()
-    with torch.no_grad():
-        predictions = model.eval().test_step(random_batch(cfg, size, seed=1))
-    for i, sample in enumerate(predictions):
-        best = sample.pred_instances[sample.pred_instances.scores.argsort(descending=True)]
-        for key in ('scores', 'labels', 'bboxes', 'masks'):
-            if key in best:
-                value = torch.as_tensor(best[key][:SHOWN])
-                found[f'{key}/{i}'] = value.sum((1, 2)) if key == 'masks' else value
-    return {f'{name}/{key}': np.asarray(value.detach()) for key, value in found.items()}
-
-
 OPERATORS = {**nms_cases(), **pooling_cases(), **convolution_cases(), **psa_cases()}
 
 
@@ -291,8 +201,6 @@ def main() -> None:
         sys.exit('error: this is mmcv-lite: golden results are made by a compiled mmcv 2.1.0')
     torch.set_num_threads(1)
     np.savez_compressed(DATA / 'mmcv_ops.npz', **results(OPERATORS))
-    models = {key: value for name in MODELS for key, value in model_results(name).items()}
-    np.savez_compressed(DATA / 'mmcv_models.npz', **models)
 
 
 if __name__ == '__main__':

@@ -54,7 +54,7 @@ class Environment:
 
     def __init__(self, folder: Path) -> None:
         venv.create(folder, with_pip=False, symlinks=True)
-        self.python, self.visible = folder / 'bin' / 'python', '0'
+        self.python = folder / 'bin' / 'python'
         (self.site,) = folder.glob('lib/python*/site-packages')
         self.write(FAKES)
         needs = [f'{line}; extra == "{extra}"' for extra in EXTRAS for line in EXTRAS[extra]]
@@ -77,7 +77,7 @@ class Environment:
     def run(self) -> list[tuple[str, str, str, str]]:
         """Of each line the mark, the name, the text and the fix."""
         env = {**tool_environment(), 'PYTHONPATH': '', 'PATH': str(self.python.parent)}
-        env['CUDA_VISIBLE_DEVICES'] = self.visible
+        env['CUDA_VISIBLE_DEVICES'] = '0'
         command = [self.python, TOOL]
         result = subprocess.run(command, env=env, cwd=self.site, capture_output=True, text=True)
         pattern = r'^  (ok|note|warn|BROKEN) +(not tried|\S+) +(.*)\n(?: {10}fix: (.*))?'
@@ -121,28 +121,21 @@ def test_missing_packages(environment: Environment) -> None:
 COMPILED = {'mmcv/_ext.py': ''}
 ONLY_MMCV = {'mmcv': '2.1.0', 'mmcv-lite': None}
 GPU = {'torch.py': TORCH.replace('False', 'True')}
-NO_CUDA = {'torch.py': TORCH.replace("'13.0'", 'None')}
 SMI = {'../../../bin/nvidia-smi': '#!/bin/sh\necho "GPU 0: NVIDIA H200 (UUID: GPU-1)"'}
-NO_GPU = {'../../../bin/nvidia-smi': '#!/bin/sh\necho "NVIDIA-SMI has failed"; exit 9'}
-FORK = {'onedl-mmcv': '2.3.6', 'mmcv-lite': None}
 TO_LITE = "uninstall -y mmcv && .* install 'mmcv-lite.*<2.2'"
 CASES = [  # what is installed, what files hold, the mark, what the line and its fix say
     ({}, {}, 'ok', "^mmparc's operators, on torchvision; nms is right on cpu"),
     (ONLY_MMCV, COMPILED, 'ok', '^compiled operators, CUDA not available; nms is right on cpu'),
     ({'mmcv': '2.2.0', 'mmcv-lite': None}, {}, 'BROKEN', TO_LITE),
-    (FORK, {}, 'ok', '^onedl-mmcv 2.3.6'),
     ({'onedl-mmdetection': '3.5'}, {}, 'BROKEN', 'uninstall -y mmdet onedl-mmdetection && .*'),
     ({'mmparc': None}, {}, 'BROKEN', 'make env && . .venv/bin/activate'),
     ({}, {'mmdet/apis.py': '1 / 0'}, 'BROKEN', '^ZeroDivision.*-y mmdet .* mmdet==3.3.0$'),
     ({}, {'cv2.py': 'import os; os.abort()'}, 'BROKEN', 'SIGABRT.* opencv-python==3.0$'),
     ({}, {'cv2.py': 'raise ImportError("libGL.so.1")'}, 'BROKEN', 'apt-get install -y libgl1$'),
     ({}, {'torchvision/ops.py': NMS[:-3] + '0])'}, 'BROKEN', '^nms on cpu.* torchvision torch=='),
-    ({}, {**NO_CUDA, **NO_GPU}, 'ok', '^CUDA None; devices: cpu$'),
     ({}, SMI, 'warn', '^CUDA 13.0; devices: cpu update the NVIDIA driver: .* needs CUDA 13.0$'),
-    ({}, {**NO_CUDA, **SMI}, 'warn', 'devices: cpu .* uninstall -y torch && .* torch==3.0$'),
     ({}, {**GPU, **SMI}, 'ok', 'nms is right on cpu, cuda$'),
     (ONLY_MMCV, {**GPU, **SMI, **COMPILED}, 'warn', f'^compiled.* right on cpu .*{TO_LITE}'),
-    (FORK, {**GPU, **SMI, **COMPILED}, 'warn', 'install --no-cache-dir onedl-mmcv==2.3.6$'),
 ]
 
 
@@ -154,12 +147,6 @@ def test_one_problem_at_a_time(versions, files, mark, pattern, environment) -> N
     wrong = [line for line in lines if line[0] in ('warn', 'BROKEN')]
     assert [line[0] for line in wrong] == [mark] * (mark != 'ok')
     assert any(re.search(pattern, ' '.join(line[2:]).strip()) for line in wrong or lines)
-
-
-def test_a_hidden_gpu_is_no_problem(environment: Environment) -> None:
-    environment.write(SMI)
-    environment.visible = ''
-    assert {line[0] for line in environment.run()} <= {'ok', 'note'}
 
 
 def test_a_wrong_parc_is_seen(monkeypatch) -> None:
