@@ -145,7 +145,7 @@ def main(args: argparse.Namespace) -> None:
                 dynamic=args.dynamic,
                 multiple=multiple,
                 opset=args.opset,
-                metadata=export.metadata(cfg, network, args.config, args.checkpoint),
+                metadata=export.metadata(cfg, args.config, args.checkpoint),
             )
             status.update('comparing with torch')
             session = export.session_of(part)

@@ -81,14 +81,13 @@ class Stages(NamedTuple):
         return dict(parc_starts=self.parc_starts, **self.img_size)
 
 
-def _read_stages(
-    state_dict: StateDict, block_of: Callable[[str], tuple[int, int] | None], strides: Sequence[int]
-) -> Stages:
+def _read_stages(state_dict: StateDict, pattern: str, first: int, strides: Sequence[int]) -> Stages:
     """Read depths and ParC blocks.
 
     Args:
         state_dict: of the reference.
-        block_of: from a name to (stage, block), both from 0, or None outside all blocks.
+        pattern: of the names in blocks; its groups are the stage, from ``first``, and the block.
+        first: the number of the first stage.
         strides: the total stride of each stage.
 
     Raises:
@@ -98,9 +97,9 @@ def _read_stages(
     parc: dict[int, set[int]] = {}
     kernels: dict[int, dict[str, int]] = {}
     for name, value in state_dict.items():
-        if (at := block_of(name)) is None:
+        if not (match := re.match(pattern, name)):
             continue
-        stage, block = at
+        stage, block = int(match[1]) - first, int(match[2])
         blocks.setdefault(stage, set()).add(block)
         if axis := axis_of(name):
             parc.setdefault(stage, set()).add(block)
@@ -120,16 +119,6 @@ def _read_stages(
     return Stages(depths, parc_starts, img_size)
 
 
-def _by_pattern(pattern: str, first: int) -> Callable[[str], tuple[int, int] | None]:
-    """A ``block_of`` from a pattern of stage, which counts from ``first``, and block."""
-
-    def block_of(name: str) -> tuple[int, int] | None:
-        match = re.match(pattern, name)
-        return match and (int(match[1]) - first, int(match[2]))
-
-    return block_of
-
-
 def _size_of(state_dict: StateDict, name: str, axis: int) -> int:
     """One size of the tensor of that name; ValueError if there is none."""
     if name not in state_dict or state_dict[name].dim() <= axis:
@@ -143,8 +132,7 @@ def _named(arch: dict, settings: Mapping[str, dict]) -> str | dict:
 
 
 def _convnext_config(state_dict: StateDict) -> dict:
-    block_of = _by_pattern(r'stages\.(\d+)\.(\d+)\.', first=0)
-    stages = _read_stages(state_dict, block_of, (4, 8, 16, 32))
+    stages = _read_stages(state_dict, r'stages\.(\d+)\.(\d+)\.', 0, (4, 8, 16, 32))
     norms = [f'stages.{stage}.0.norm.weight' for stage in range(len(stages.depths))]
     channels = [_size_of(state_dict, norm, 0) for norm in norms]
     arch = _named(dict(depths=list(stages.depths), channels=channels), ParCConvNeXt.arch_settings)
@@ -152,8 +140,7 @@ def _convnext_config(state_dict: StateDict) -> dict:
 
 
 def _resnet_config(state_dict: StateDict) -> dict:
-    block_of = _by_pattern(r'layer(\d+)\.(\d+)\.', first=1)
-    stages = _read_stages(state_dict, block_of, (4, 8, 16, 32))
+    stages = _read_stages(state_dict, r'layer(\d+)\.(\d+)\.', 1, (4, 8, 16, 32))
     bottleneck = any('.conv3.' in name for name in state_dict)
     for depth, (block, depths) in ParCResNet.arch_settings.items():
         if depths == stages.depths and (block is Bottleneck) is bottleneck:
@@ -180,13 +167,15 @@ _UNEXPANDED = {'0.conv': 'conv.0.0', '0.bn': 'conv.0.1', '1.conv': 'conv.1', '1.
 
 
 def _mobilenetv2_config(state_dict: StateDict) -> dict:
-    def block_of(name: str) -> tuple[int, int] | None:
-        match = re.match(r'features\.(\d+)\.', name)
-        number = int(match[1]) if match else 0
-        return _BLOCKS[number - 1] if 0 < number <= len(_BLOCKS) else None
-
+    blocks = {f'features.{n}': f'{stage}.{i}' for n, (stage, i) in enumerate(_BLOCKS, 1)}
+    parts = {name: re.match(r'(features\.\d+)?', name)[0] for name in state_dict}
+    named = {
+        blocks[part] + name.removeprefix(part): state_dict[name]
+        for name, part in parts.items()
+        if part in blocks
+    }
     strides = list(accumulate((stride for *_, stride in _MOBILENETV2), int.__mul__, initial=2))
-    stages = _read_stages(state_dict, block_of, strides[1:])
+    stages = _read_stages(named, r'(\d)\.(\d)\.', 0, strides[1:])
     if stages.depths != _DEPTHS:
         raise ValueError(f'it has {stages.depths} blocks, not {_DEPTHS}')
     # The last stage's width is a multiple of 8 for the usual factors, so nothing was rounded.
@@ -220,7 +209,7 @@ def _mobilenetv2_rules(names: Iterable[str]) -> Rules:
 def _parcnet_config(state_dict: StateDict) -> dict:
     # A norm follows the blocks, under the number after theirs.
     pattern = r'layer_([345])\.1\.spatial_global_rep\.(\d+)\.(?:meta|pre_Norm|ffn|ca)'
-    stages = _read_stages(state_dict, _by_pattern(pattern, first=3), (8, 16, 32))
+    stages = _read_stages(state_dict, pattern, 3, (8, 16, 32))
 
     def widths(names: str, layers: str) -> list[int]:
         return [_size_of(state_dict, names.format(layer), 0) for layer in layers]

@@ -1,5 +1,6 @@
 """One swap of a backbone: the changed config, with a reason for each change, also as a file."""
 
+import re
 import textwrap
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -113,7 +114,9 @@ def config_text(swap: Swap, base: str, title: str) -> str:
         f'{name} = {pretty_repr(_printable(value), max_width=WIDTH - len(name) - 3)}'
         for name, value in tree.items()
     ]
-    return '\n'.join([f'"""{title}"""', '', f'_base_ = {base!r}', '', *comments, *changes, ''])
+    changes = '\n'.join(changes)
+    changes = re.sub(r'([^,\[({])(?=\n *[\])}])', r'\1,', changes)  # commas before closing brackets
+    return '\n'.join([f'"""{title}"""', '', f'_base_ = {base!r}', '', *comments, changes, ''])
 
 
 class Settings(dict):
