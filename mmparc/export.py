@@ -34,13 +34,6 @@ SMALLEST = 64
 # Values in one tensor that is computed before the export: all that follows from the weights is,
 # except what would make the file much larger than the model.
 FOLDED = 2**22
-OUTPUTS = {
-    'mmpretrain': 'scores of the classes, before softmax',
-    'mmseg': "scores of the classes at the images' size, before softmax",
-    'mmdet': "the neck's maps",
-    'backbone': "the backbone's maps",
-}
-
 Shape = tuple[int, int, int, int]
 
 
@@ -96,8 +89,8 @@ def size_multiple(cfg: Config) -> int:
     return image_settings(cfg).get('pad_size_divisor') or 1
 
 
-def metadata(cfg: Config, network: Network, config: str, checkpoint: str) -> dict[str, str]:
-    """The origin, images and outputs of a network, as an ONNX file keeps them.
+def metadata(cfg: Config, config: str, checkpoint: str) -> dict[str, str]:
+    """The origin and the images of a network, as an ONNX file keeps them.
 
     ``mean`` and ``std`` are JSON lists of three, for values of 0 to 255 in the order ``channels``,
     'RGB' or 'BGR'; empty where images are not normalized.
@@ -109,7 +102,6 @@ def metadata(cfg: Config, network: Network, config: str, checkpoint: str) -> dic
         'mean': json.dumps(list(images.get('mean') or [])),
         'std': json.dumps(list(images.get('std') or [])),
         'channels': 'RGB' if are_rgb(images) else 'BGR',
-        'outputs': OUTPUTS[network.part],
     }
 
 

@@ -138,30 +138,23 @@ class Tree:
         first, *words = shlex.split(self.shortened(command))
         if first in ('make', 'pip', '.') or words[:2] == ['-m', 'mmparc']:
             return ''  # tests/install runs these
+        options = dict(cwd=self.folder, env=tool_environment(), capture_output=True, text=True)
         if first == 'ln':
-            result = subprocess.run(
-                [first, *words], cwd=self.folder, check=True, capture_output=True, text=True
-            )
-        elif first == 'tools/dist_train.sh':
-            return self._run_distributed([first, *words])
+            result = subprocess.run([first, *words], **options)
+        elif first == 'tools/dist_train.sh':  # without its processes
+            return self._train_without_data([words[0], *words[2:]])
         else:
             assert first == 'python', f'no test knows how to run: {command}'
             script, *args = words
             if script == 'tools/train.py' and self._is_large(args[0]):
                 return self._train_without_data(args)
             if script == '-m':
-                result = subprocess.run(
-                    [sys.executable, *words],
-                    cwd=self.folder,
-                    env=tool_environment(),
-                    capture_output=True,
-                    text=True,
-                )
+                result = subprocess.run([sys.executable, *words], **options)
             else:
                 args += self._shorter(Path(script).stem, args)
                 result = run_tool(self.folder / script, *args, cwd=self.folder)
-            output = f'{command}\n{result.stdout[-2000:]}{result.stderr[-4000:]}'
-            assert result.returncode == 0, output
+        output = f'{command}\n{result.stdout[-2000:]}{result.stderr[-4000:]}'
+        assert result.returncode == 0, output
         return ' '.join((result.stdout + result.stderr).split())
 
     def _is_large(self, config: str) -> bool:
@@ -181,22 +174,6 @@ class Tree:
         (line,) = result.stderr.splitlines()
         assert line.startswith('error: ') and AWAY in line, line
         return ''
-
-    def _run_distributed(self, command: list[str]) -> str:
-        """A torchrun that prints its arguments stands in; then the tool runs without a launcher."""
-        stand_in = self.folder / 'torchrun'
-        stand_in.write_text('#!/bin/sh\nprintf "%s\\n" "$@"\n')
-        stand_in.chmod(0o755)
-        environment = tool_environment()
-        environment['PATH'] = f'{self.folder}:{environment["PATH"]}'
-        options = dict(cwd=self.folder, env=environment, check=True, text=True)
-        called = subprocess.run(command, capture_output=True, **options).stdout.splitlines()
-        assert f'--nproc_per_node={command[2]}' in called
-        script = next(i for i, arg in enumerate(called) if not arg.startswith('--'))
-        assert called[script].endswith('tools/train.py')
-        _, config, *rest = called[script:]
-        assert rest[:2] == ['--launcher', 'pytorch'] and rest[2:] == command[3:]
-        return self._train_without_data([config, *rest[2:]])
 
     def _shorter(self, tool: str, args: list[str]) -> list[str]:
         if tool in ('export_onnx', 'test'):

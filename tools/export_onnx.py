@@ -101,7 +101,7 @@ def main(args: argparse.Namespace) -> None:
             dynamic=args.dynamic,
             multiple=multiple,
             opset=args.opset,
-            metadata=export.metadata(cfg, network, args.config, args.checkpoint),
+            metadata=export.metadata(cfg, args.config, args.checkpoint),
         )
         session = export.session_of(part)
         for images in export.shapes_to_check(shape, args.dynamic, multiple):

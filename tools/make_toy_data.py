@@ -6,7 +6,6 @@ each with a `preview.png` to look at. What is already there is left as it is.
 """
 
 import argparse
-import os
 import signal
 from functools import partial
 from pathlib import Path
@@ -45,8 +44,6 @@ def main(args: argparse.Namespace) -> None:
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # clean up as for Ctrl-C
     names = ('scenes', 'seed', 'difficulty', 'train', 'val', 'size')
     settings = {name: getattr(args, name) for name in names}
-    cores = os.sched_getaffinity(0) if hasattr(os, 'sched_getaffinity') else range(os.cpu_count())
-    workers = min(len(cores), 8)
     try:
         missing = [task for task in args.tasks if not holds_toy_data(args.out, task, **settings)]
         with Progress(console=Console(stderr=True), disable=not missing) as progress:
@@ -54,7 +51,7 @@ def main(args: argparse.Namespace) -> None:
                 total = (args.train or DEFAULTS[task].train) + (args.val or DEFAULTS[task].val)
                 bar = progress.add_task(task, total=total)
                 on_image = partial(progress.advance, bar)
-                make_toy_data(args.out, task, **settings, workers=workers, on_image=on_image)
+                make_toy_data(args.out, task, **settings, on_image=on_image)
     except (ValueError, OSError) as error:
         raise tool.UserError(str(error)) from None
     except KeyboardInterrupt:

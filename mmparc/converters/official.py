@@ -12,15 +12,8 @@ import torch
 from mmpretrain.registry import MODELS
 from torch import Tensor
 
-from . import convnext, mobilenetv2, parcnet, resnet
-from .family import Family, StateDict, axis_of
+from .families import FAMILIES, Family, StateDict, axis_of
 
-FAMILIES = {
-    'parc_convnext': convnext.FAMILY,
-    'parc_resnet': resnet.FAMILY,
-    'parc_mobilenetv2': mobilenetv2.FAMILY,
-    'parcnet': parcnet.FAMILY,
-}
 NAMED = 5  # how many names an error lists
 
 

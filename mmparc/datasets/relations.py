@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from mmparc.datasets.scenes import Scene, SceneObject, check_settings
+from mmparc.datasets.scenes import Scene, SceneObject
 
 Cell = tuple[int, int]
 
@@ -46,11 +46,7 @@ def draw_relations(
 
     Returns:
         The image and the discs as its objects; the ring is none.
-
-    Raises:
-        ValueError: The size is too small, or the difficulty or the class is unknown.
     """
-    check_settings(size, difficulty, () if label is None else [label], RELATIONS)
     others, of_each = COUNTS[difficulty]
     cells = [(row, column) for row in range(CELLS) for column in range(CELLS)]
 

@@ -9,7 +9,7 @@ seg: `images/{training,validation}/*.jpg` and `annotations/{training,validation}
     read with `reduce_zero_label=True`.
 
 Every folder also has `manifest.json`, its settings, and `preview.png`. Image i depends only on
-(seed, task, split, i) and the settings, not on the number of images, their order or the process.
+(seed, task, split, i) and the settings, not on the number of images or their order.
 """
 
 from __future__ import annotations
@@ -17,14 +17,10 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import signal
 import uuid
-from collections.abc import Callable, Iterator
-from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass
-from multiprocessing import get_context
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
@@ -41,8 +37,7 @@ LICENSE = 'https://creativecommons.org/publicdomain/zero/1.0/'
 VAL_ID = 1_000_001  # the first image id of det's val split; train's is 1
 
 
-@dataclass(frozen=True)
-class Defaults:
+class Defaults(NamedTuple):
     """A task's numbers of images and their size (H, W)."""
 
     train: int
@@ -62,7 +57,6 @@ def make_toy_data(
     out: str | os.PathLike[str],
     task: str,
     *,
-    workers: int = 1,
     on_image: Callable[[], None] | None = None,
     **settings: Any,
 ) -> Path:
@@ -71,8 +65,6 @@ def make_toy_data(
     Args:
         out: The folder in which the task's own folder is made.
         task: 'cls', 'det' or 'seg'.
-        workers: Number of processes; with more than one the caller's main module is imported in
-            each, so it needs the usual `if __name__ == '__main__':`.
         on_image: Called after each image.
         settings: See :func:`manifest`.
 
@@ -89,7 +81,7 @@ def make_toy_data(
     partial = folder.with_name(f'.{task}-{uuid.uuid4().hex[:8]}.partial')
     partial.mkdir(parents=True)
     try:
-        _fill_folder(partial, manifest(task, **settings), workers, on_image)
+        _fill_folder(partial, manifest(task, **settings), on_image)
         try:
             partial.rename(folder)
         except OSError:  # another process was faster
@@ -184,93 +176,61 @@ def manifest(
     }
 
 
-@dataclass(frozen=True)
-class Job:
-    """One image to be made below `folder`, with the settings of `manifest.json`."""
-
-    folder: Path
-    settings: dict[str, Any]
-    split: str
-    index: int
-
-
 def _fill_folder(
-    folder: Path, settings: dict[str, Any], workers: int, on_image: Callable[[], None] | None
+    folder: Path, settings: dict[str, Any], on_image: Callable[[], None] | None
 ) -> None:
     """Writes everything that belongs in a task's folder."""
-    classes = settings['classes']
-    jobs = [
-        Job(folder, settings, split, index) for split in SPLITS for index in range(settings[split])
-    ]
-    results: dict[str, list[Any]] = {split: [] for split in SPLITS}
-    for job, result in zip(jobs, _run(jobs, workers), strict=True):
-        results[job.split].append(result)
-        if on_image is not None:
-            on_image()
-    if settings['task'] == 'det':
-        for split in SPLITS:
+    task, classes = settings['task'], settings['classes']
+    for split in SPLITS:
+        results = []
+        for index in range(settings[split]):
+            results.append(_write_image(folder, settings, split, index))
+            if on_image is not None:
+                on_image()
+        if task == 'det':
             path = folder / 'annotations' / f'instances_{split}2017.json'
-            _write(path, _json(_coco(results[split], classes)))
-    preview = draw_preview(folder, settings['task'], classes)
-    _write(folder / 'preview.png', _encode('.png', preview))
+            _write(path, _json(_coco(results, classes)))
+    _write(folder / 'preview.png', _encode('.png', draw_preview(folder, task, classes)))
     _write(folder / 'manifest.json', _json(settings, indent=1))
 
 
-def _run(jobs: list[Job], workers: int) -> Iterator[Any]:
-    """The jobs' results in order."""
-    if workers <= 1:
-        yield from map(_write_image, jobs)
-        return
-    with ProcessPoolExecutor(workers, get_context('spawn'), _start_worker) as pool:
-        try:
-            yield from pool.map(_write_image, jobs, chunksize=8)
-        finally:
-            pool.shutdown(cancel_futures=True)
-
-
-def _start_worker() -> None:
-    cv2.setNumThreads(1)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent ends the workers
-
-
-def _write_image(job: Job) -> Any:
+def _write_image(folder: Path, settings: dict[str, Any], split: str, index: int) -> Any:
     """Draws and writes one image and, for seg, its map; returns what det's JSON says of it."""
-    task, classes = job.settings['task'], job.settings['classes']
-    label = job.index % len(classes) if task == 'cls' else None
-    scene = _draw(job, label)
+    task, classes = settings['task'], settings['classes']
+    scene = _draw(settings, split, index)
     if task == 'cls':
-        path = job.folder / job.split / classes[label] / f'{job.split}_{job.index:08d}.JPEG'
-        _write(path, _encode('.jpg', scene.image))
+        name = f'{classes[index % len(classes)]}/{split}_{index:08d}.JPEG'
+        _write(folder / split / name, _encode('.jpg', scene.image))
         return None
     height, width = scene.mixed.shape
     if task == 'det':
-        image_id = job.index + (1 if job.split == 'train' else VAL_ID)
+        image_id = index + (1 if split == 'train' else VAL_ID)
         name = f'{image_id:012d}.jpg'
-        _write(job.folder / f'{job.split}2017' / name, _encode('.jpg', scene.image))
+        _write(folder / f'{split}2017' / name, _encode('.jpg', scene.image))
         image = {'id': image_id, 'file_name': name, 'height': height, 'width': width, 'license': 1}
         return image, [_annotation(thing.label, thing.mask, image_id) for thing in scene.objects]
     labels = np.ones((height, width), np.uint8)
     for thing in scene.objects:
         labels[thing.mask] = thing.label + 2
     labels[scene.mixed] = 0
-    split = {'train': 'training', 'val': 'validation'}[job.split]
-    name = f'ADE_{job.split}_{job.index + 1:08d}'
-    _write(job.folder / 'images' / split / f'{name}.jpg', _encode('.jpg', scene.image))
-    _write(job.folder / 'annotations' / split / f'{name}.png', _encode('.png', labels))
+    name = f'{"training" if split == "train" else "validation"}/ADE_{split}_{index + 1:08d}'
+    _write(folder / 'images' / f'{name}.jpg', _encode('.jpg', scene.image))
+    _write(folder / 'annotations' / f'{name}.png', _encode('.png', labels))
     return None
 
 
-def _draw(job: Job, label: int | None) -> Scene:
+def _draw(settings: dict[str, Any], split: str, index: int) -> Scene:
     """A scene of many objects, or one for a classifier."""
-    seed, task, difficulty = (job.settings[key] for key in ('seed', 'task', 'difficulty'))
-    size = tuple(job.settings['size'])
-    rng = np.random.default_rng([seed, TASKS.index(task), SPLITS.index(job.split), job.index])
-    if job.settings['classes'] == list(RELATIONS):
-        return draw_relations(rng, size, difficulty, label=label)
-    if label is None:
-        return draw_scene(rng, size, difficulty)
-    span = min(size) * 0.22, min(size) * 0.88
-    return draw_scene(rng, size, difficulty, labels=[label], diameters=span)
+    task, classes, size = settings['task'], settings['classes'], tuple(settings['size'])
+    key = [settings['seed'], TASKS.index(task), SPLITS.index(split), index]
+    rng = np.random.default_rng(key)
+    label = index % len(classes) if task == 'cls' else None
+    if classes == list(RELATIONS):
+        return draw_relations(rng, size, settings['difficulty'], label=label)
+    only = {}
+    if label is not None:
+        only = dict(labels=[label], diameters=(min(size) * 0.22, min(size) * 0.88))
+    return draw_scene(rng, size, settings['difficulty'], **only)
 
 
 def _annotation(label: int, mask: np.ndarray, image_id: int) -> dict[str, Any]:

@@ -67,19 +67,15 @@ def _through_neck(
         return old, new  # the next module sees no difference either
     before = neck.to_dict()
     _follow(swap, key, neck, _channels(old), _channels(new))
+    if isinstance(neck.get('out_channels'), int):
+        return old, old  # its outputs have that many, whatever the backbone
     try:
-        outputs = neck_outputs(before, swap.scope, old)
+        return neck_outputs(before, swap.scope, old), neck_outputs(neck, swap.scope, new)
     except ValueError:
         return old, old  # no maps: the modules behind it do not see the backbone's channels
-    except Exception as error:  # such as an operation that is not built for the CPU
-        if isinstance(neck.get('out_channels'), int):
-            return old, old  # its outputs have that many, whatever the backbone
-        raise UserError(f'{neck.type} cannot be run here: {first_line(error)}') from error
-    try:
-        return outputs, neck_outputs(swap.get(*key), swap.scope, new)
     except Exception as error:  # another project's neck may raise anything
         raise UserError(
-            f'{neck.type} does not work behind {swap.name}: {first_line(error)}'
+            f'{neck.type} cannot be run behind {swap.old_name} and {swap.name}: {first_line(error)}'
         ) from error
 
 

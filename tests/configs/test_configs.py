@@ -117,13 +117,6 @@ def test_what_every_config_promises_can_fail(tmp_path: Path) -> None:
     assert addresses(upstream.model.to_dict()) == ['torchvision://resnet50']
 
 
-@pytest.mark.full
-def test_every_config_can_be_dumped() -> None:
-    for leaf in LEAVES:
-        again = Config.fromstring(load(leaf).dump(), '.py')
-        assert not differences(again.to_dict(), parsed(leaf).to_dict()), leaf
-
-
 def test_twins_differ_in_the_backbone_alone() -> None:
     twins = {leaf: plain_twin(leaf) for leaf in PARC if leaf not in ALONE}
     assert len(LEAVES) == len(PARC) + len(set(twins.values()))
@@ -166,9 +159,9 @@ def test_short_recipes_are_long_ones_in_less_time() -> None:
     parts = ('model', 'optim_wrapper', 'train_dataloader', 'val_dataloader', 'val_evaluator')
     for leaf in SHORT:
         short, long = load(leaf), load(long_recipe(leaf))
-        found = set()
-        for part in parts:
-            found |= differences(*({part: without_scopes(cfg[part])} for cfg in (short, long)))
+        found = differences(
+            *({part: without_scopes(cfg[part]) for part in parts} for cfg in (short, long))
+        )
         rates = [cfg.optim_wrapper.optimizer.lr / batch_of(cfg) for cfg in (short, long)]
         # ConvNeXt's 4e-3 at 4096, and 1e-4 at 16 for ADE20K: the rate follows the batch
         published = 1e-4 / 16 if leaf.startswith('seg/') else 4e-3 / 4096
@@ -182,17 +175,7 @@ def test_short_recipes_are_long_ones_in_less_time() -> None:
         assert found == {*changed, *drop_path, 'train_dataloader.dataset.pipeline'}, leaf
         assert not short.model.backbone.get('drop_path_rate'), leaf
         assert (short.train_cfg.max_epochs, long.train_cfg.max_epochs) == (100, 300)
-        (hook,), (long_hook,) = (
-            without_scopes(short.custom_hooks),
-            without_scopes(long.custom_hooks),
-        )
-        # ConvNeXt has no buffers
-        assert hook.pop('update_buffers') and long_hook.pop('update_buffers', 'convnext' in leaf)
-        assert hook == long_hook, leaf
-
         # as many steps of warm-up
-        warm_up, cosine = short.param_scheduler
-        assert cosine.begin == warm_up.end == 5
         steps = [cfg.param_scheduler[0].end / batch_of(cfg) for cfg in (short, long)]
         assert steps[0] == pytest.approx(steps[1], rel=1e-3), leaf
 
@@ -231,13 +214,8 @@ def test_every_model_builds(task: str) -> None:
 
 
 def small_leaf(task: str, family: str) -> str:
-    (leaf,) = (
-        leaf
-        for leaf in PARC
-        if leaf.startswith(f'{task}/{family}/')
-        and leaf.endswith('_toy.py')
-        and '_relations_' not in leaf
-    )
+    leaves = [leaf for leaf in PARC if leaf.startswith(f'{task}/{family}/')]
+    (leaf,) = (n for n in leaves if n.endswith('_toy.py') and '_relations_' not in n)
     return leaf
 
 

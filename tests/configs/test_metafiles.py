@@ -64,11 +64,8 @@ def test_short_recipes_have_the_numbers_of_the_long_ones() -> None:
 def test_multiply_adds_are_the_models(only: str = 'convnext-xt_32xb128') -> None:
     told = {}
     for entry in ENTRIES:
-        if (
-            'FLOPs' in entry['Metadata']
-            and not long_recipe(entry['Name'])
-            and only in entry['Name']
-        ):
+        counted = 'FLOPs' in entry['Metadata'] and not long_recipe(entry['Name'])
+        if counted and only in entry['Name']:
             cfg = engine.load_config(str(ROOT / entry['Config']))
             (count,) = count_config(cfg, backends=['direct']).counts.values()
             told[entry['Name']] = count.total

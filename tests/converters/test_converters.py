@@ -13,11 +13,10 @@ import pytest
 import torch
 import torchvision
 from backbones import classifier
-from helpers import OLD_TORCH, ROOT, assert_close, relative_error, run_tool
+from helpers import OLD_TORCH, ROOT, assert_close, error_line, relative_error, run_tool
 from mmengine.config import Config
 
 from mmparc.converters import FAMILIES, backbone_config, convert_official, convert_to_official
-from mmparc.converters.parcnet import COPIES
 
 GOLDEN = {
     'parc_convnext': 'parc_convnext_xt',
@@ -134,30 +133,18 @@ def test_missing_and_left_over_keys_are_named(model):
 
     # One tensor of each module, also those that the config is read from; second copies need not
     # be there.
-    parts = {n.rpartition('.')[0]: n for n in full if not n.startswith(tuple(COPIES))}
+    parts = {n.rpartition('.')[0]: n for n in full if not n.startswith('residual.')}
     for name in list(parts.values())[:: 7 if model == 'parc_convnext' else 19]:
         less = {k: v for k, v in full.items() if k != name}
         assert name in error_in(convert_official, less, model)
 
 
-def test_many_names_are_counted():
-    state = {f'extra{i}': torch.zeros(1) for i in range(20)}
-    state.update(reference('parc_mobilenetv2'))
-    said = error_in(convert_official, state, 'parc_mobilenetv2')
-    assert '20' in said and 'extra0, extra1, ' in said and 'extra19' not in said
-
-
 def test_a_wrong_shape_is_named():
     parcnet = 'layer_3.1.spatial_global_rep.0.meta_kernel_1_H'
     for model, name, shape in (
-        ('parc_resnet', 'layer3.4.parc_H.pe', (1, 128, 13, 1)),
         ('parc_resnet', 'layer3.4.parc_H.pe', (1, 128, 1, 14)),  # the other axis
-        ('parc_resnet', 'layer4.2.parc_W.gcc_conv.weight', (256, 1, 1, 7)),
         ('parc_resnet', 'layer1.0.conv1.weight', (64, 64)),
-        ('parc_resnet', 'bn1.weight', (32,)),
         ('parcnet', parcnet, (96, 32)),
-        ('parcnet', parcnet, (96, 1, 1, 32)),
-        ('parcnet', 'layer_4.1.spatial_global_rep.1.meta_kernel_2_W', (128, 1, 1, 15)),
         ('parcnet', 'layer_5.1.spatial_global_rep.0.meta_pe_2_H', (1, 160, 1, 8)),
     ):
         said = error_in(convert_official, {**reference(model), name: torch.empty(shape)}, model)
@@ -189,17 +176,14 @@ def test_wrong_models():
 def test_copied_keys_are_dropped_and_written_again():
     """ParC-Net's state dict holds a block twice; what its copy says does not matter."""
     full = {name: torch.randn(value.shape) for name, value in reference('parcnet').items()}
-    copies = {name for name in full if name.startswith('residual.')}
-    state = {name: value for name, value in full.items() if name not in copies}
-    assert len(copies) == 18
-    plain = convert_official(state, 'parcnet')  # the copy need not be there
-    converted = convert_official(full, 'parcnet')
-    assert converted.keys() == plain.keys()
-    assert all(torch.equal(converted[name], value) for name, value in plain.items())
-    back = convert_to_official(converted, 'parcnet')
+    state = {name: value for name, value in full.items() if not name.startswith('residual.')}
+    assert len(full) - len(state) == 18
+    back = convert_to_official(convert_official(full, 'parcnet'), 'parcnet')
     assert back.keys() == full.keys()
     for name, value in back.items():
         assert torch.equal(value, full[name.replace('residual.', 'layer_5.0.')]), name
+    converted = convert_official(state, 'parcnet')  # the copy need not be there
+    assert converted.keys() == convert_official(full, 'parcnet').keys()
     extra = {**full, 'residual.extra': torch.zeros(1)}
     assert error_in(convert_official, extra, 'parcnet').endswith('residual.extra')
 
@@ -246,7 +230,6 @@ def test_tool(tmp_path: Path) -> None:
     (tmp_path / 'text.pth').write_text('no checkpoint')
     torch.save([1, 2], tmp_path / 'list.pth')
     torch.save(dict(model={}, args=Unsafe()), tmp_path / 'unsafe.pth')
-    before = {path: path.read_bytes() for path in tmp_path.iterdir()}
     for args, named in (
         ((model, path, 'there.pth'), 'there.pth'),
         ((model, path, 'no/out.pth'), "'no'"),
@@ -258,8 +241,5 @@ def test_tool(tmp_path: Path) -> None:
         ((model, 'both.pth', 'out.pth', '--key', 'best'), "'best'"),
         (('parc_resnet', path, 'out.pth'), 'fc.weight'),
     ):
-        result = run_tool('tools/convert_official.py', *args, cwd=tmp_path)
-        assert result.returncode == 1
-        (line,) = result.stderr.splitlines()
-        assert line.startswith('error: ') and named in line
-    assert {path: path.read_bytes() for path in tmp_path.iterdir()} == before
+        assert named in error_line('tools/convert_official.py', *args, cwd=tmp_path)
+    assert (tmp_path / 'there.pth').read_text() == 'mine'

@@ -7,14 +7,7 @@ import cv2
 import numpy as np
 import pytest
 
-from mmparc.datasets import (
-    CLASSES,
-    DIFFICULTIES,
-    RELATIONS,
-    Scene,
-    draw_relations,
-    draw_scene,
-)
+from mmparc.datasets import CLASSES, DIFFICULTIES, RELATIONS, Scene, draw_relations, draw_scene
 
 
 def scenes(difficulty: str, size: tuple[int, int], count: int) -> list[Scene]:
@@ -141,16 +134,3 @@ def test_what_lies_at_a_disc_does_not_tell_its_class() -> None:
         labels.append(scene.objects[0].label)
     assert accuracy(looks, labels) < 0.25
     assert accuracy(places, labels) > 0.5
-
-
-def test_wrong_settings_are_refused() -> None:
-    rng = np.random.default_rng(0)
-    for draw in (draw_scene, draw_relations):
-        with pytest.raises(ValueError, match='64 x 48'):
-            draw(rng, (64, 48))
-        with pytest.raises(ValueError, match='easy, normal, hard'):
-            draw(rng, (64, 64), 'nasty')
-    with pytest.raises(ValueError, match='8'):
-        draw_scene(rng, (64, 64), labels=[8])
-    with pytest.raises(ValueError, match='6'):
-        draw_relations(rng, (64, 64), label=6)

@@ -54,7 +54,7 @@ class Environment:
 
     def __init__(self, folder: Path) -> None:
         venv.create(folder, with_pip=False, symlinks=True)
-        self.python, self.tool, self.visible = folder / 'bin' / 'python', TOOL, '0'
+        self.python = folder / 'bin' / 'python'
         (self.site,) = folder.glob('lib/python*/site-packages')
         self.write(FAKES)
         needs = [f'{line}; extra == "{extra}"' for extra in EXTRAS for line in EXTRAS[extra]]
@@ -77,8 +77,8 @@ class Environment:
     def run(self) -> list[tuple[str, str, str, str]]:
         """Of each line the mark, the name, the text and the fix."""
         env = {**tool_environment(), 'PYTHONPATH': '', 'PATH': str(self.python.parent)}
-        env['CUDA_VISIBLE_DEVICES'] = self.visible
-        command = [self.python, self.tool]
+        env['CUDA_VISIBLE_DEVICES'] = '0'
+        command = [self.python, TOOL]
         result = subprocess.run(command, env=env, cwd=self.site, capture_output=True, text=True)
         pattern = r'^  (ok|note|warn|BROKEN) +(not tried|\S+) +(.*)\n(?: {10}fix: (.*))?'
         lines = re.findall(pattern, result.stdout, re.M)
@@ -121,56 +121,32 @@ def test_missing_packages(environment: Environment) -> None:
 COMPILED = {'mmcv/_ext.py': ''}
 ONLY_MMCV = {'mmcv': '2.1.0', 'mmcv-lite': None}
 GPU = {'torch.py': TORCH.replace('False', 'True')}
-NO_CUDA = {'torch.py': TORCH.replace("'13.0'", 'None')}
 SMI = {'../../../bin/nvidia-smi': '#!/bin/sh\necho "GPU 0: NVIDIA H200 (UUID: GPU-1)"'}
-NO_GPU = {'../../../bin/nvidia-smi': '#!/bin/sh\necho "NVIDIA-SMI has failed"; exit 9'}
-FORK = {'onedl-mmcv': '2.3.6', 'mmcv-lite': None}
 TO_LITE = "uninstall -y mmcv && .* install 'mmcv-lite.*<2.2'"
 CASES = [  # what is installed, what files hold, the mark, what the line and its fix say
     ({}, {}, 'ok', "^mmparc's operators, on torchvision; nms is right on cpu"),
     (ONLY_MMCV, COMPILED, 'ok', '^compiled operators, CUDA not available; nms is right on cpu'),
     ({'mmcv': '2.2.0', 'mmcv-lite': None}, {}, 'BROKEN', TO_LITE),
-    ({'mmcv': '2.1.0'}, {}, 'BROKEN', "uninstall -y mmcv-lite mmcv && .* install 'mmcv-lite"),
-    (FORK, {}, 'ok', '^onedl-mmcv 2.3.6'),
     ({'onedl-mmdetection': '3.5'}, {}, 'BROKEN', 'uninstall -y mmdet onedl-mmdetection && .*'),
     ({'mmparc': None}, {}, 'BROKEN', 'make env && . .venv/bin/activate'),
     ({}, {'mmdet/apis.py': '1 / 0'}, 'BROKEN', '^ZeroDivision.*-y mmdet .* mmdet==3.3.0$'),
     ({}, {'cv2.py': 'import os; os.abort()'}, 'BROKEN', 'SIGABRT.* opencv-python==3.0$'),
     ({}, {'cv2.py': 'raise ImportError("libGL.so.1")'}, 'BROKEN', 'apt-get install -y libgl1$'),
-    ({}, {'mmengine/runner.py': 'while 1: 0'}, 'BROKEN', 'SIGALRM.* mmengine==0.10.7$'),
     ({}, {'torchvision/ops.py': NMS[:-3] + '0])'}, 'BROKEN', '^nms on cpu.* torchvision torch=='),
-    (
-        {'torch': '2.12.1+cu130'},
-        {'torchvision/ops.py': 'undefined'},
-        'BROKEN',
-        'install torchvision torch==2.12.1$',
-    ),
-    (ONLY_MMCV, {'mmcv/_ext.py': 'undefined'}, 'BROKEN', f'^NameError.*{TO_LITE}'),
-    ({}, {**NO_CUDA, **NO_GPU}, 'ok', '^CUDA None; devices: cpu$'),
     ({}, SMI, 'warn', '^CUDA 13.0; devices: cpu update the NVIDIA driver: .* needs CUDA 13.0$'),
-    ({}, {**NO_CUDA, **SMI}, 'warn', 'devices: cpu .* uninstall -y torch && .* torch==3.0$'),
     ({}, {**GPU, **SMI}, 'ok', 'nms is right on cpu, cuda$'),
     (ONLY_MMCV, {**GPU, **SMI, **COMPILED}, 'warn', f'^compiled.* right on cpu .*{TO_LITE}'),
-    (FORK, {**GPU, **SMI, **COMPILED}, 'warn', 'install --no-cache-dir onedl-mmcv==2.3.6$'),
 ]
 
 
 @pytest.mark.parametrize('versions, files, mark, pattern', CASES)
-def test_one_problem_at_a_time(versions, files, mark, pattern, environment, tmp_path: Path) -> None:
-    environment.tool = tmp_path / 'doctor.py'
-    environment.tool.write_text(TOOL.read_text().replace('alarm(300)', 'alarm(1)'))
+def test_one_problem_at_a_time(versions, files, mark, pattern, environment) -> None:
     environment.install(versions)
     environment.write(files)
     lines = environment.run()
     wrong = [line for line in lines if line[0] in ('warn', 'BROKEN')]
     assert [line[0] for line in wrong] == [mark] * (mark != 'ok')
     assert any(re.search(pattern, ' '.join(line[2:]).strip()) for line in wrong or lines)
-
-
-def test_a_hidden_gpu_is_no_problem(environment: Environment) -> None:
-    environment.write(SMI)
-    environment.visible = ''
-    assert {line[0] for line in environment.run()} <= {'ok', 'note'}
 
 
 def test_a_wrong_parc_is_seen(monkeypatch) -> None:
@@ -190,16 +166,16 @@ def test_data_sets(tmp_path: Path) -> None:
         doctor['check_data'](str(tmp_path))
         return {name: mark for mark, name in doctor['said']}[place]
 
-    for place, parts in doctor['DATA'].items():
-        assert look(place) == 'note'
-        if place.startswith('toy'):
-            make_toy_data(tmp_path / 'toy', place[4:], train=2, val=1, size=(64, 96))
-            last = tmp_path / place / 'preview.png'
-        for pattern in parts.keys() - {'manifest.json'}:
-            parts[pattern] = 1
-            last = tmp_path / place / pattern.replace('**', 'x').replace('*', 'x')
-            last.parent.mkdir(parents=True, exist_ok=True)
-            last.touch()
-        assert look(place) == 'ok'
-        last.unlink()
-        assert look(place) == 'warn'
+    assert look('toy/cls') == look('coco') == 'note'
+    make_toy_data(tmp_path / 'toy', 'cls', train=2, val=1, size=(64, 96))
+    assert look('toy/cls') == 'ok'
+    (tmp_path / 'toy/cls/preview.png').unlink()
+    assert look('toy/cls') == 'warn'
+    for pattern in doctor['DATA']['coco']:
+        doctor['DATA']['coco'][pattern] = 1
+        path = tmp_path / 'coco' / pattern.replace('*', 'x')
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    assert look('coco') == 'ok'
+    path.unlink()
+    assert look('coco') == 'warn'

@@ -5,7 +5,6 @@ import re
 import shutil
 import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -61,18 +60,12 @@ def the_error(project: Path, **settings: str) -> str:
 ERRORS = r"""
 PYTHON=no-such-python | | | no-such-python, apt-get install -y python3
 VERSION=3.6           | | | 3.6, 3.11 to 3.13, PYTHON=
-VERSION=3.14          | | | 3.14, 3.11 to 3.13, PYTHON=
 PYTHON=python3.11 | ensurepip | | install -y python3.11-venv
-PYTHON=python3.12 | ensurepip | | install -y python3.12-venv
-X= | libGL            | | install -y libgl1
 X= | CDLL             | | install -y libgl1 libglib2.0-0 libxcb1
 FREE=5000             | | | 5.6 GB, 5000 MB
 X= | -m pip | ERROR: No matching x     | ERROR: No matching x, make_env.log
-X= | -m pip | RETRY ERROR: Cannot install x | ERROR: Cannot install x
 X= | -m pip | RETRY ERROR: Could not install: OSError: [Errno 13] | OSError: [Errno 13]
-X= | -m pip | RETRY ERROR: Could not install: OSError: HTTP | not be reached, ReadTimeout, PIP_INDEX
 X= | -m pip | RETRY ERROR: No matching distribution | not be reached, ReadTimeout, PIP_INDEX
-X= | -m pip | RETRY Collecting x       | not be reached, ReadTimeout, PIP_INDEX
 X= | -m pip | ERROR: Exception:\nTraceback\nValueError: x | pip failed, ValueError: x
 STATUS=137 | -m pip | Collecting x     | pip failed, 137, Collecting x
 X= | -m pip | ERROR: No space left     | 5.6 GB, TMPDIR
@@ -80,23 +73,20 @@ X= | import mmparc | ImportError: libx | ImportError: libx, make_env.log
 MMPARC_CONSTRAINTS=no-such-file  | | | no-such-file, MMPARC_CONSTRAINTS
 """
 
-
-@pytest.mark.parametrize('line', ERRORS.strip().splitlines())
-def test_errors(project: Path, line: str) -> None:
-    setting, lacks, says, wanted = map(str.strip, line.split('|'))
-    says = says.replace('RETRY ', "Retrying after connection broken by 'ReadTimeoutError(1)'\\n")
-    error = the_error(project, LACKS=lacks, SAYS=says, **dict([setting.split('=')]))
-    assert 'could not be reached' not in error or 'not be reached' in wanted
-    assert [words for words in wanted.split(', ') if words not in error] == []
-    assert not (project / '.venv/make_env.stamp').exists()
+RETRY = "Retrying after connection broken by 'ReadTimeoutError(1)'"
 
 
-@pytest.mark.full
-def test_an_index_that_cannot_be_reached(project: Path) -> None:
-    """A real pip, at a port where nobody listens."""
-    offline = {'PIP_INDEX_URL': 'http://127.0.0.1:9', 'PIP_RETRIES': '1'}
-    error = the_error(project, PIP_CONFIG_FILE=os.devnull, PYTHON=sys._base_executable, **offline)
-    assert 'Connection refused' in error and 'PIP_INDEX_URL' in error
+def test_errors(project: Path) -> None:
+    for line in ERRORS.strip().splitlines():
+        setting, lacks, says, wanted = map(str.strip, line.split('|'))
+        says = says.replace(
+            'RETRY ', "Retrying after connection broken by 'ReadTimeoutError(1)'\\n"
+        )
+        error = the_error(project, LACKS=lacks, SAYS=says, **dict([setting.split('=')]))
+        assert 'could not be reached' not in error or 'not be reached' in wanted
+        assert [words for words in wanted.split(', ') if words not in error] == []
+        assert not (project / '.venv/make_env.stamp').exists()
+        shutil.rmtree(project / '.venv', ignore_errors=True)
 
 
 def test_ctrl_c(project: Path) -> None:
@@ -143,13 +133,6 @@ def test_what_is_not_mixed(project: Path) -> None:
     assert start(project).wait() == 0
     (project / 'bin/python3.11').unlink()
     assert 'remove' in the_error(project)
-
-
-def test_spaces_in_paths(project: Path) -> None:
-    (project / 'a b').mkdir()
-    python = shutil.copy(project / 'bin/python3.12', project / 'a b/python3.12')
-    assert start(project, PYTHON=str(python), MMPARC_VENV='c d').wait() == 0
-    assert (project / 'c d/make_env.stamp').exists()
 
 
 @pytest.mark.parametrize('name, other', [('', 'onedl'), ('-torch2.1', 'onedl'), ('-onedl', 'mm')])

@@ -15,7 +15,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import torch
 from helpers import ROOT
 from packaging.requirements import Requirement
 from pages import blocks_of, commands_of
@@ -24,7 +23,6 @@ COMMANDS = commands_of((ROOT / 'README.md').read_text())
 (BUILD,) = (command for command in COMMANDS if command.startswith('pip wheel '))
 (INSTALL,) = (command for command in COMMANDS if command.startswith('pip install '))
 MODULE = 'python -m mmparc '
-DETECTOR = 'mmparc::det/convnext/centernet-update_parc-convnext-micro_hrfpn_toy.py'
 # Left behind by work and by an earlier build.
 LITTER = (
     'mmparc/__pycache__/home.cpython-311.pyc',
@@ -156,15 +154,6 @@ def test_sdist_builds_the_same_wheel(wheel: Path, tree: Path, tmp_path: Path) ->
     assert not [name for name in names if name.startswith('tests/') or name.endswith('.pyc')]
 
 
-@pytest.mark.full
-def test_an_editable_install_uses_the_checkout(tree: Path, tmp_path: Path) -> None:
-    build = f'from setuptools.build_meta import build_editable; build_editable({str(tmp_path)!r})'
-    run([sys.executable, '-c', build], tree)
-    (editable,) = tmp_path.glob('*.whl')
-    assert [name for name in files_of(editable) if '.mim' in name] == []
-    assert not (tree / 'mmparc/.mim').exists()
-
-
 @pytest.fixture(scope='module')
 def empty(wheel: Path, tree: Path) -> Iterator[Path]:
     """An environment with the packages that README's command installs, without a compiler.
@@ -183,21 +172,12 @@ def empty(wheel: Path, tree: Path) -> Iterator[Path]:
 @pytest.mark.full
 @pytest.mark.timeout(1800)  # it downloads 3 GB
 def test_commands_of_the_readme(empty: Path, tmp_path: Path) -> None:
-    """In their order, with few images and one epoch; once with workers that import the tool again.
-
-    For a new line in the README: what shortens it goes into ``appended``, what it writes into the
-    last assertion.
-    """
+    """In their order, with few images and one epoch; training's workers import the tool again."""
     (packages,) = empty.glob('lib/python*/site-packages')
-
-    def mmparc(*args: object, launcher: tuple = ()) -> str:
-        command = [empty / 'bin/python', *launcher, '-m', 'mmparc', *args]
-        return run(command, tmp_path, PATH=f'{empty}/bin')
-
-    spawn = 'env_cfg.mp_cfg.mp_start_method=spawn'
+    train = ['train_dataloader.batch_size=8', 'train_cfg.max_epochs=1']
     appended = {
         'make_toy_data': ['--train', 16, '--val', 8],
-        'train': ['--cfg-options', 'train_dataloader.batch_size=8', 'train_cfg.max_epochs=1'],
+        'train': ['--cfg-options', *train, 'env_cfg.mp_cfg.mp_start_method=spawn'],
         'swap_backbone': ['--shape', 128, 160],
     }
     swap = blocks_of((ROOT / 'docs/guide/swap.md').read_text())
@@ -207,27 +187,17 @@ def test_commands_of_the_readme(empty: Path, tmp_path: Path) -> None:
     for command in COMMANDS:
         if command.startswith(MODULE):
             name, *args = shlex.split(command.removeprefix(MODULE))
-            args += appended.get(name, [])
-            args += [spawn] if name == 'train' and name not in printed else []
-            printed[name] = printed.get(name, '') + mmparc(name, *args)
+            command = [empty / 'bin/python', '-m', 'mmparc', name, *args, *appended.get(name, [])]
+            said = run(command, tmp_path, PATH=f'{empty}/bin')
+            printed[name] = printed.get(name, '') + said
     assert '7,412,824' in printed['analysis/get_flops']
     assert "mp_start_method='spawn'" in printed['train']
-    checkpoint = Path('work_dirs/det', Path(DETECTOR).stem, 'epoch_1.pth')
-    assert (tmp_path / checkpoint).is_file()
-    swapped = torch.load(tmp_path / 'work_dirs/det/new_small/epoch_1.pth', weights_only=False)
-    assert sum(name.endswith('conv_h.weight') for name in swapped['state_dict']) == 4
-
     # a detector was evaluated, and its NMS was that of our operators
     assert "type='nms'" in printed['train'] and 'coco/bbox_mAP_50: ' in printed['train']
     code = 'import sys, mmparc, mmcv.ops; print(sys.modules["mmcv._ext"].__file__)'
     used = run([empty / 'bin/python', '-c', code], tmp_path, PATH=f'{empty}/bin')
     assert Path(used.strip()).is_relative_to(packages / 'mmparc')
-
-    # as torchrun starts it
-    torchrun = ('-m', 'torch.distributed.run', '--standalone', '--nproc_per_node=1')
-    tested = mmparc('test', DETECTOR, checkpoint, '--work-dir', 'test', launcher=torchrun)
-    assert 'coco/bbox_mAP_50' in tested
     # all that was written lies in the user's folder
-    written = {'data', 'work_dirs', 'test', 'new.py', 'new_small.py'}
+    written = {'data', 'work_dirs', 'new.py', 'new_small.py'}
     assert {path.name for path in tmp_path.iterdir()} == written
     assert [path for path in (packages / 'mmparc/.mim').rglob('*') if path.suffix == '.pth'] == []
