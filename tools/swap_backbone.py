@@ -1,7 +1,7 @@
 #!/usr/bin/env python
 """Write a config that inherits another one and has a ParC backbone, or a ParC model's plain twin.
 
-What follows from the backbone changes with it; a comment names each change and its reason. The new
+What follows from the backbone changes with it, each change under a comment that says why. The new
 model is built and run once, and counted beside the original.
 """
 

@@ -1,13 +1,11 @@
 """One swap of a backbone: the changed config, with a reason for each change, also as a file."""
 
-import re
 import textwrap
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from mmengine.config import Config, ConfigDict
-from rich.pretty import pretty_repr
 
 from .features import Features
 from .fragments import Fragment
@@ -94,44 +92,60 @@ def listed(numbers: Sequence[int]) -> str:
 
 
 def config_text(swap: Swap, base: str, title: str) -> str:
-    """A config that inherits ``base``, a path or an upstream name, with the reasons of changes."""
+    """A config that inherits ``base``, a path or an upstream name, each change below its reason."""
     tree: dict = {}
-    comments = []
-    for key, reasons in swap.reasons.items():
+    for key in swap.reasons:
         node = tree
         for part in key[:-1]:
             node = node.setdefault(part, {})
         value = lookup(swap.cfg, key)
         node[key[-1]] = ConfigDict(_delete_=True, **value) if key in swap.replaced else value
-        comments += textwrap.wrap(
-            f'# {".".join(key)}: {"; ".join(reasons)}',
-            WIDTH,
-            subsequent_indent='#     ',
-            break_long_words=False,  # addresses of checkpoints
-            break_on_hyphens=False,
-        )
-    changes = [
-        f'{name} = {pretty_repr(_printable(value), max_width=WIDTH - len(name) - 3)}'
+    parts = [
+        '\n'.join(_entry((name,), f'{name} = ', value, swap.reasons, '', ''))
         for name, value in tree.items()
     ]
-    changes = '\n'.join(changes)
-    changes = re.sub(r'([^,\[({])(?=\n *[\])}])', r'\1,', changes)  # commas before closing brackets
-    return '\n'.join([f'"""{title}"""', '', f'_base_ = {base!r}', '', *comments, changes, ''])
+    return f'"""{title}"""\n\n_base_ = {base!r}\n\n' + '\n'.join(parts) + '\n'
 
 
-class Settings(dict):
-    """A dict that rich prints as ``dict(key=value)``."""
+def _entry(key: Key, lead: str, value: Any, reasons: dict, pad: str, end: str) -> list[str]:
+    """The lines of one entry, below its reasons; in one line where it fits and holds no reasons."""
+    lines = []
+    for why in reasons.get(key, []):
+        # whole addresses of checkpoints
+        unbroken = dict(break_long_words=False, break_on_hyphens=False)
+        lines += textwrap.wrap(f'# {why}', WIDTH - len(pad), subsequent_indent='# ', **unbroken)
+    lines = [pad + line for line in lines]
+    has_reasons = any(other[: len(key)] == key and other != key for other in reasons)
+    flat = f'{pad}{lead}{_flat(value)}{end}'
+    if not isinstance(value, dict | list | tuple) or not value:
+        return [*lines, flat]
+    if len(flat) <= WIDTH and not has_reasons:
+        return [*lines, flat]
+    opening, closing, entries = _parts(value)
+    lines.append(f'{pad}{lead}{opening}')
+    for name, (child_lead, child) in zip(_names(value), entries):
+        lines += _entry((*key, name), child_lead, child, reasons, pad + '    ', ',')
+    return [*lines, f'{pad}{closing}{end}']
 
-    def __rich_repr__(self) -> Iterable[tuple[str, Any]]:
-        yield from self.items()
+
+def _names(value: dict | list | tuple) -> Sequence:
+    return list(value) if isinstance(value, dict) else range(len(value))
 
 
-Settings.__name__ = 'dict'
+def _parts(value: dict | list | tuple) -> tuple[str, str, list[tuple[str, Any]]]:
+    """The brackets of a container, and its entries with what stands before each."""
+    if not isinstance(value, dict):
+        opening, closing = '()' if isinstance(value, tuple) else '[]'
+        return opening, closing, [('', child) for child in value]
+    if all(isinstance(name, str) and name.isidentifier() for name in value):
+        return 'dict(', ')', [(f'{name}=', child) for name, child in value.items()]
+    return '{', '}', [(f'{name!r}: ', child) for name, child in value.items()]
 
 
-def _printable(value: Any) -> Any:
-    if isinstance(value, dict):
-        named = all(isinstance(name, str) and name.isidentifier() for name in value)
-        kind = Settings if named else dict
-        return kind({name: _printable(child) for name, child in value.items()})
-    return type(value)(map(_printable, value)) if isinstance(value, list | tuple) else value
+def _flat(value: Any) -> str:
+    if not isinstance(value, dict | list | tuple):
+        return repr(value)
+    opening, closing, entries = _parts(value)
+    inside = ', '.join(f'{name}{_flat(child)}' for name, child in entries)
+    comma = ',' if isinstance(value, tuple) and len(value) == 1 else ''
+    return f'{opening}{inside}{comma}{closing}'

@@ -11,6 +11,7 @@ import pytest
 import torch
 from helpers import FORKS, ROOT, error_line, run_tool
 from mmengine.config import Config
+from mmengine.hub import get_config
 from mmengine.model import revert_sync_batchnorm
 from mmengine.registry import MODELS, DefaultScope
 from mmengine.utils import get_installed_path
@@ -42,11 +43,15 @@ LAYERS = 'mmparc.LayerDecayOptimWrapperConstructor'
 # (config, backbone): the backbone's outputs, and all that changes elsewhere.
 # fmt: off
 CASES = {
+    (RETINANET, 'parc-resnet50'): ([0, 1, 2, 3], {}),
     (RETINANET, 'parc-convnext-xt'): (
         [0, 1, 2, 3], {'model.neck.in_channels': [48, 96, 192, 384]}
     ),
     (RETINANET, 'parcnet-s'): (
         [1, 2, 3, 4], {'model.neck.in_channels': [64, 96, 128, 160], **BGR}
+    ),
+    (RETINANET, 'mobilenet-v2'): (
+        [1, 2, 4, 6], {'model.neck.in_channels': [24, 32, 96, 320], **UNUSED}
     ),
     (SSD, 'parc-convnext-xt'): ([1, 2], {
         'model.neck.in_channels': (96, 192),
@@ -86,12 +91,19 @@ CASES = {
     (RETINANET, 'mobilevit-micro'): (
         [1, 2, 3, 4], {'model.neck.in_channels': [24, 32, 48, 64], **UNUSED}
     ),
+    (SEG + 'mobilenet_v2/mobilenet-v2-d8_deeplabv3_4xb2-80k_cityscapes-512x1024.py',
+     'parc-resnet50'): ([0, 1, 2, 3], {
+        'model.decode_head.in_channels': 2048,
+        'model.auxiliary_head.in_channels': 1024,
+        'model.pretrained': None,
+    }),
     (DEEPLAB, 'parc-convnext-xt'): ([0, 1, 2, 3], {
         'model.decode_head.in_channels': 384,
         'model.decode_head.c1_in_channels': 48,
         'model.auxiliary_head.in_channels': 192,
         'model.pretrained': None,
     }),
+    (DEEPLAB, 'parc-resnet50'): ([0, 1, 2, 3], {'model.pretrained': None}),
     (SEG + 'ocrnet/ocrnet_hr18_4xb4-80k_ade20k-512x512.py', 'parc-convnext-xt'): (
         [0, 1, 2, 3], {
             'model.decode_head.0.in_channels': [48, 96, 192, 384],
@@ -131,6 +143,9 @@ CASES = {
     (CLS + 'hrnet/hrnet-w18_4xb32_in1k.py', 'parc-convnext-xt'): (
         [0, 1, 2, 3], {'model.neck.0.in_channels': (48, 96, 192, 384)}
     ),
+    (CLS + 'simclr/simclr_resnet50_8xb32-coslr-200e_in1k.py', 'parc-convnext-xt'): (
+        [3], {'model.neck.in_channels': 384}
+    ),
 }
 # fmt: on
 # (config, backbone): the name or number that the error must give.
@@ -150,15 +165,24 @@ REFUSED = {
     (CLS + 'blip/blip-base_8xb32_vqa.py', 'parc-resnet50'): 'BlipVQA has no backbone',
     (CLS + 'vgg/vgg16_8xb32_in1k.py', 'parc-resnet50'): 'LinearClsHead',
 }
-# `make test` tries these of CASES.
-QUICK = {RETINANET, SSD, DEEPLAB, SEG + 'ocrnet/ocrnet_hr18_4xb4-80k_ade20k-512x512.py'}
-QUICK |= {CLS + 'resnet/resnet50_8xb32_in1k.py'}
-# Configs whose models take a step; these four in `make test`.
+# `make test` tries these of CASES and of the configs that take a step.
+QUICK = {
+    (RETINANET, 'parc-convnext-xt'),
+    (RETINANET, 'mobilevit-micro'),
+    (SSD, 'parc-convnext-xt'),
+    (DEEPLAB, 'parc-convnext-xt'),
+    (SEG + 'ocrnet/ocrnet_hr18_4xb4-80k_ade20k-512x512.py', 'parc-convnext-xt'),
+    (CLS + 'resnet/resnet50_8xb32_in1k.py', 'parc-convnext-xt'),
+    (CLS + 'swin_transformer/swin-tiny_16xb64_in1k.py', 'parc-mobilenet-v2'),
+}
+# Configs whose models take a step: in `make test`, and in `make test-full`.
 STEPS = [
     RETINANET,
     DET + 'rtmdet/rtmdet_tiny_8xb32-300e_coco.py',
     SEG + 'segformer/segformer_mit-b0_8xb2-160k_ade20k-512x512.py',
     CLS + 'resnet/resnet50_8xb32_in1k.py',
+]
+MORE_STEPS = [
     SSD,
     DINO,
     DET + 'cascade_rcnn/cascade-rcnn_r50_fpn_1x_coco.py',
@@ -166,6 +190,7 @@ STEPS = [
     DET + 'mask2former/mask2former_r50_8xb2-lsj-50e_coco.py',
     SEG + 'upernet/upernet_r50_4xb4-160k_ade20k-512x512.py',
     DEEPLAB,
+    CLS + 'swin_transformer/swin-tiny_16xb64_in1k.py',
 ]
 # Folders of upstream's that hold no config with a model.
 NO_MODELS = {'mmpretrain': {'dinov2', 'glip', 'sam'}, 'mmdet': {'common'}, 'mmseg': set()}
@@ -213,7 +238,7 @@ def ids(case: tuple[str, str]) -> str:
 
 @pytest.mark.parametrize(
     'case',
-    [pytest.param(c, marks=() if c[0] in QUICK else pytest.mark.full, id=ids(c)) for c in CASES],
+    [pytest.param(c, marks=() if c in QUICK else pytest.mark.full, id=ids(c)) for c in CASES],
 )
 def test_what_follows(case: tuple[str, str], tmp_path: Path) -> None:
     config, name = case
@@ -227,26 +252,36 @@ def test_what_follows(case: tuple[str, str], tmp_path: Path) -> None:
     host = after.model.get('detector') or after.model
     assert host.backbone.get('out_indices') == outputs
 
-    # the file says the same, with a reason for each change; the control is another backbone
+    # the file says the same, with a reason above each change
     path = tmp_path / 'new.py'
     path.write_text(config_text(swapped, config, 'a title'))
-    written = leaves(Config.fromfile(path).to_dict())
-    assert written == leaves(after.to_dict()) != leaves(untouched)
     lines = path.read_text().splitlines()
-    assert sum(line.startswith('# model.') for line in lines) == sum(
-        key[0] == 'model' for key in swapped.reasons
-    )
+    words = [line.split() for line in lines]  # an address may be longer than a line
+    assert all(len(line) <= 100 for line, w in zip(lines, words) if len(w) > 3)
+    assert leaves(Config.fromfile(path).to_dict()) == leaves(after.to_dict())
+    assert path.read_text().count('# ') >= len({key.partition('.')[2] for key in expected})
+
+
+def test_a_file_of_another_swap_is_noticed(tmp_path: Path) -> None:
+    """The control of the comparison above."""
+    cfg = engine.load_config(RETINANET)
+    path = tmp_path / 'new.py'
+    path.write_text(config_text(plan_swap(cfg, 'parc-convnext-xt'), RETINANET, 'a title'))
+    other = swap_backbone(cfg, 'parc-convnext-t')
+    assert leaves(Config.fromfile(path).to_dict()) != leaves(other.to_dict())
 
 
 @pytest.mark.parametrize(
-    'config', [RETINANET, C4, pytest.param('', marks=pytest.mark.full, id='others')]
+    'case',
+    [
+        pytest.param(c, marks=() if c[0] in (RETINANET, C4) else pytest.mark.full, id=ids(c))
+        for c in REFUSED
+    ],
 )
-def test_refusals(config: str) -> None:
-    for (name, backbone), named in REFUSED.items():
-        if name.startswith(config):
-            with pytest.raises(engine.UserError) as raised:
-                swap_backbone(engine.load_config(name), backbone)
-            assert named in str(raised.value) and '\n' not in str(raised.value), name
+def test_refusals(case: tuple[str, str]) -> None:
+    with pytest.raises(engine.UserError) as raised:
+        swap_backbone(engine.load_config(case[0]), case[1])
+    assert REFUSED[case] in str(raised.value) and '\n' not in str(raised.value)
 
 
 def test_names_are_those_of_the_fragments() -> None:
@@ -300,6 +335,9 @@ def test_the_dilated_backbone_stays_so() -> None:
             }.items()
         }
     assert shapes['before'] == shapes['dilated'] != shapes['not dilated']
+    assert 'Strides 4, 8, 16 and 32, not 4, 8, 8 and 8' in config_text(
+        plan_swap(before, 'parc-convnext-xt'), DEEPLAB, ''
+    )
 
 
 @pytest.mark.parametrize(
@@ -352,7 +390,7 @@ def test_freezing_is_in_the_terms_of_each_backbone() -> None:
 
 
 @pytest.mark.parametrize(
-    'config', [*STEPS[:4], *(pytest.param(name, marks=pytest.mark.full) for name in STEPS[4:])]
+    'config', [*STEPS, *(pytest.param(n, marks=pytest.mark.full) for n in MORE_STEPS)]
 )
 def test_takes_a_step(config: str) -> None:
     """Each ParC parameter gets a gradient from the whole model's own loss."""
@@ -369,9 +407,11 @@ def test_takes_a_step(config: str) -> None:
 def test_a_step_that_leaves_parc_out_is_noticed() -> None:
     """The control of the steps above: a stage behind what the head takes."""
     cfg = swap_backbone(engine.load_config(CIFAR), 'parc-resnet-micro')
+    still = take_steps(copy.deepcopy(cfg), (64, 64))
+    assert still == set()
     cfg.model.backbone.out_indices = (2,)
     cfg.model.head.in_channels = 128
-    still = take_steps(cfg, (64, 64))
+    still = take_steps(copy.deepcopy(cfg), (64, 64))
     assert still and all(name.startswith('backbone.layer4.') for name in still)
 
 
@@ -407,13 +447,18 @@ def test_the_tool_refuses_and_leaves_nothing_behind(tmp_path: Path) -> None:
 @pytest.mark.full
 def test_names_that_mmengine_does_not_take(tmp_path: Path) -> None:
     """They are inherited by path: mmparc's own, and upstream's in folders like gn+ws."""
-    for config, backbone in (
-        ('mmparc::cls/resnet/parc-resnet-micro_toy.py', 'parc-convnext-micro'),
-        ('mmdet::gn+ws/faster-rcnn_r50_fpn_gn-ws-all_1x_coco.py', 'parc-resnet50'),
-    ):
-        new = tmp_path / f'{backbone}.py'
-        swap(config, backbone, '-o', new, '--shape', 64, 96, cwd=tmp_path)
-        assert Config.fromfile(new).model.backbone.type.startswith('mmparc.')
+    own = 'mmparc::cls/resnet/parc-resnet-micro_toy.py'
+    args = (own, 'parc-convnext-micro', '--shape', 64, 64)
+    printed = run_tool('tools/swap_backbone.py', *args, cwd=tmp_path).stdout
+    (tmp_path / 'printed.py').write_text(printed)
+    again = Config.fromfile(tmp_path / 'printed.py')
+    assert again.model.backbone.type == 'mmparc.ParCConvNeXt'
+    unknown = 'mmdet::gn+ws/faster-rcnn_r50_fpn_gn-ws-all_1x_coco.py'
+    swap(unknown, 'parc-resnet50', '-o', 'ws.py', '--shape', 64, 96, cwd=tmp_path)
+    cfg = Config.fromfile(tmp_path / 'ws.py')
+    assert cfg.model.backbone.depth == 50 and cfg.model.neck.conv_cfg.type == 'ConvWS'
+    with pytest.raises(ValueError, match='package name'):
+        get_config(unknown)
 
 
 # The list of what works
@@ -445,7 +490,9 @@ def test_the_published_list_is_whole() -> None:
         families = {path.name for path in root.iterdir() if path.name[0] != '_'}
         names = [name.removeprefix(f'{scope}::') for name in rows if name.startswith(f'{scope}::')]
         assert families - {name.partition('/')[0] for name in names} == no_models
-    assert all(rows[config]['parc-convnext-xt'].startswith('trains') for config in STEPS)
+    assert all(
+        rows[config]['parc-convnext-xt'].startswith('trains') for config in [*STEPS, *MORE_STEPS]
+    )
 
 
 def read_list(path: Path) -> dict[str, dict[str, str]]:
