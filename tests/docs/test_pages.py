@@ -75,10 +75,12 @@ def test_broken_pages_fail(tree: Tree) -> None:
 
 
 def test_python_of_the_readme(tmp_path: Path) -> None:
-    config, operator = [text for kind, text in blocks_of(README) if kind == 'python']
+    config, operator, surgery = [text for kind, text in blocks_of(README) if kind == 'python']
     (tmp_path / 'mine.py').write_text(config)
     build(tmp_path / 'mine.py')
     names: dict = {}
+    exec(surgery, names)
+    assert names['logits'].shape == (1, 1000)
     exec(operator, names)
     x, kernel, y = (names[name] for name in 'x kernel y'.split())
     assert_close(y, parc_reference(x.double(), kernel.double(), axis='h', groups=96), 1e-5)
