@@ -12,8 +12,9 @@ from torch import nn
 
 from mmparc.registry import OPTIM_WRAPPER_CONSTRUCTORS
 
+DECAY_TYPES = ('layer_wise', 'stage_wise')
 DEFAULTS = dict(
-    decay_rate=1.0,
+    decay_rate=None,
     decay_type='layer_wise',
     num_layers=None,
     bias_decay_mult=0.0,
@@ -43,23 +44,19 @@ class LayerDecayOptimWrapperConstructor(LearningRateDecayOptimWrapperConstructor
             - decay_rate (float): usually below 1.
             - decay_type (str): 'layer_wise', by the layers of ``get_layer_depth`` (the default), or
               'stage_wise': the stages are layers 1, 2, ..., the stem and what lies between stages
-              layer 0, in any backbone that names its stages.
+              layer 0. With num_layers it takes any backbone that names its stages.
             - num_layers (int): by default the backbone's own: 6 for ConvNeXt-T and ResNet-50, 12
-              for ConvNeXt-S and above; with 'stage_wise' the number of stages.
+              for ConvNeXt-S and above.
             - bias_decay_mult, norm_decay_mult, flat_decay_mult, custom_keys: as in mmpretrain's
               constructor, the first and third 0 by default.
 
     Raises:
-        ValueError: if a setting is unknown, or the backbone has no layers to go by.
+        ValueError: if a setting is missing or unknown, or the backbone has no layers to go by.
     """
 
     def __init__(self, optim_wrapper_cfg: dict, paramwise_cfg: dict | None = None) -> None:
         settings = {**DEFAULTS, **(paramwise_cfg or {})}
-        if unknown := set(settings) - set(DEFAULTS):
-            raise ValueError(
-                f'layer decay has no setting {min(unknown)!r}: paramwise_cfg takes '
-                f'{", ".join(DEFAULTS)}'
-            )
+        _check(settings, optim_wrapper_cfg['optimizer'])
         settings['layer_decay_rate'] = settings['decay_rate']
         super().__init__(optim_wrapper_cfg, settings)
 
@@ -88,36 +85,49 @@ class LayerDecayOptimWrapperConstructor(LearningRateDecayOptimWrapperConstructor
 
     def _layers(self, model: nn.Module) -> tuple[dict[str, int], int]:
         """The layer of each parameter by name, and the number of all layers with 0 and the last."""
+        backbone = getattr(model, 'backbone', None)
+        what = f"the backbone '{type(backbone).__name__}'"
         names = [name for name, _ in model.named_parameters(remove_duplicate=False)]
         inside = [name for name in names if name.startswith(PREFIX)]
-        by_layer = self.paramwise_cfg['decay_type'] == 'layer_wise'
-        layers, own = _depths(model.backbone, inside) if by_layer else _stages(inside)
-        number = self.paramwise_cfg['num_layers'] or own
-        if number < own:
+        number = self.paramwise_cfg['num_layers']
+        layer_wise = self.paramwise_cfg['decay_type'] == 'layer_wise'
+        if layer_wise or number is None:
+            depths = _depths(backbone, inside, what)
+            own = depths[inside[0]][1] - 2
+            number = own if number is None else number
+        if layer_wise:
+            # Upstream's layers are those of get_layer_depth, except that the last stage is always
+            # layer num_layers: layers which the backbone does not have lie in front of it.
+            layers = {n: d + (number - own if d >= own else 0) for n, (d, _) in depths.items()}
+            needed = own
+        else:
+            layers = _stages(inside, what)
+            needed = max(layers.values())
+        if number < needed:
             raise ValueError(
-                f'num_layers={number} is too few for {type(model.backbone).__name__}, part of '
-                f'which would learn faster than the head: set num_layers={own}'
+                f'num_layers={number} is too few for {what}, part of which would learn faster '
+                f'than the head: set num_layers={needed}'
             )
-        if by_layer:
-            # Upstream's last stage is always layer num_layers: layers which the backbone does not
-            # have lie in front of it.
-            layers = {name: i + (number - own if i >= own else 0) for name, i in layers.items()}
         return {name: layers.get(name, number + 1) for name in names}, number + 2
 
 
-def _depths(backbone: nn.Module, names: list[str]) -> tuple[dict[str, int], int]:
-    """The backbone's own layer of each parameter, and the last one."""
-    try:
-        depths = {name: backbone.get_layer_depth(name, PREFIX) for name in names}
-    except (AttributeError, NotImplementedError):  # the latter of mmpretrain's ResNet-18, for one
+def _depths(backbone: nn.Module, names: list[str], what: str) -> dict[str, tuple[int, int]]:
+    """The backbone's own layer of each parameter, and how many it has."""
+    if not hasattr(backbone, 'get_layer_depth'):
         raise ValueError(
-            f'{type(backbone).__name__} does not know its layers (get_layer_depth): use another '
-            "backbone, or set decay_type='stage_wise'"
+            f'layer decay needs get_layer_depth(), which {what} lacks: use a backbone '
+            "that has it, or set decay_type='stage_wise' and num_layers"
+        )
+    try:
+        return {name: backbone.get_layer_depth(name, PREFIX) for name in names}
+    except NotImplementedError:  # mmpretrain's ResNet-18, for one
+        raise ValueError(
+            f'get_layer_depth() of {what} does not know its number of blocks: use another '
+            "depth, or set decay_type='stage_wise' and num_layers"
         ) from None
-    return {name: depth for name, (depth, _) in depths.items()}, depths[names[0]][1] - 2
 
 
-def _stages(names: list[str]) -> tuple[dict[str, int], int]:
+def _stages(names: list[str], what: str) -> dict[str, int]:
     """1, 2, ... for the parameters of the stages, 0 for those registered in front of the last one.
 
     Those behind the stages (output norms, a last convolution) are left out.
@@ -125,10 +135,31 @@ def _stages(names: list[str]) -> tuple[dict[str, int], int]:
     found = {name: int(match[1]) for name in names if (match := STAGE.match(name))}
     if not found:
         raise ValueError(
-            "decay_type='stage_wise' finds no stages (stages.N, layerN or layers.N) in this "
-            "backbone: set decay_type='layer_wise'"
+            f"decay_type='stage_wise' finds no stages in {what} (stages.N, layerN or layers.N): "
+            "set decay_type='layer_wise'"
         )
-    first, stages = min(found.values()), max(found.values())
+    first = min(found.values())
     last = max(i for i, name in enumerate(names) if name in found)
-    layers = {name: found[name] - first + 1 if name in found else 0 for name in names[: last + 1]}
-    return layers, stages - first + 1
+    return {name: found[name] - first + 1 if name in found else 0 for name in names[: last + 1]}
+
+
+def _check(settings: dict, optimizer: dict) -> None:
+    unknown = [key for key in settings if key not in DEFAULTS]
+    if unknown:
+        raise ValueError(
+            f'layer decay has no setting {unknown[0]!r}: paramwise_cfg takes {", ".join(DEFAULTS)}'
+        )
+    if settings['decay_type'] not in DECAY_TYPES:
+        raise ValueError(f'decay_type must be one of {DECAY_TYPES}, got {settings["decay_type"]!r}')
+    if not settings['decay_rate'] or settings['decay_rate'] < 0:
+        raise ValueError(
+            f'paramwise_cfg.decay_rate must be positive, such as 0.9, got {settings["decay_rate"]}'
+        )
+    for key, custom in settings['custom_keys'].items():
+        if set(custom) - {'decay_mult'}:
+            raise ValueError(
+                f'layer decay sets the learning rates itself: custom_keys[{key!r}] can hold '
+                f'decay_mult alone, got {dict(custom)}'
+            )
+    if optimizer.get('lr') is None or optimizer.get('weight_decay') is None:
+        raise ValueError('layer decay scales lr and weight_decay: give the optimizer both')

@@ -8,7 +8,7 @@ import logging
 from collections.abc import Iterator
 
 from mmengine.logging import print_log
-from mmengine.model import BaseModule, is_model_wrapper
+from mmengine.model import is_model_wrapper
 from mmengine.runner import CheckpointLoader
 from torch import Tensor, nn
 
@@ -27,12 +27,14 @@ def check_loaded_share(model: nn.Module, load_from: str | None, minimum: float) 
     Raises:
         UserError: if less than that fits, or a checkpoint holds no weights.
     """
-    model = model.module if is_model_wrapper(model) else model
+    model = _unwrapped(model)
     for name, module, path, prefix in _starting_points(model, load_from):
-        if _loads_itself(module):
+        if getattr(module, 'convert_weights', False):  # mmdet's Swin and PVT
             print_log(f'{name} renames the weights of {path} itself: not checked', 'current')
             continue
         saved = _weights(path, prefix)
+        if _drops_prefix(module):
+            saved = {key.removeprefix('backbone.'): value for key, value in saved.items()}
         own = module.state_dict()
         fitting = {key for key, value in saved.items() if _fits(module, own, key, value)}
         left = [key for key in saved if key not in fitting]
@@ -66,6 +68,7 @@ def check_whole_model(model: nn.Module, load_from: str, prefix: str = '') -> Non
         UserError: if the checkpoint lacks a part of the model, has it in another shape, or is of a
             model with more blocks.
     """
+    model = _unwrapped(model)
     try:
         missing, more = model.load_state_dict(_weights(load_from, prefix), strict=False)
         deeper = [key for key in more if _is_of_longer_sequence(model, key)]
@@ -96,6 +99,10 @@ def _is_of_longer_sequence(module: nn.Module, key: str) -> bool:
     return False
 
 
+def _unwrapped(model: nn.Module) -> nn.Module:
+    return model.module if is_model_wrapper(model) else model
+
+
 def _starting_points(
     model: nn.Module, load_from: str | None
 ) -> Iterator[tuple[str, nn.Module, str, str]]:
@@ -115,8 +122,8 @@ def _weights(path: str, prefix: str) -> dict[str, Tensor]:
     if not isinstance(checkpoint, dict):
         raise UserError(f"'{path}' holds no checkpoint, but a {type(checkpoint).__name__}")
     weights = checkpoint.get('state_dict', checkpoint)
-    items = weights.items() if isinstance(weights, dict) else ()
-    tensors = {key: value for key, value in items if isinstance(value, Tensor)}
+    weights = weights if isinstance(weights, dict) else {}
+    tensors = {key: value for key, value in weights.items() if isinstance(value, Tensor)}
     if not tensors:
         raise UserError(
             f"'{path}' holds no weights under 'state_dict': convert a checkpoint of the ParC "
@@ -129,11 +136,13 @@ def _weights(path: str, prefix: str) -> dict[str, Tensor]:
     return {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
 
 
-def _loads_itself(module: nn.Module) -> bool:
-    """Whether it is a backbone of mmdet or mmseg with its own way to load, such as Swin."""
-    kind = type(module)
-    upstream = kind.__module__.startswith(('mmdet.models.backbones', 'mmseg.models.backbones'))
-    return upstream and kind.init_weights is not BaseModule.init_weights
+def _drops_prefix(module: nn.Module) -> bool:
+    """Whether it takes the backbone of a whole model's checkpoint by itself: two packages' Swin."""
+    names = 'mmdet.models.backbones.swin', 'mmseg.models.backbones.swin'
+    return any(
+        kind.__module__ in names and kind.__name__ == 'SwinTransformer'
+        for kind in type(module).__mro__
+    )
 
 
 def _fits(module: nn.Module, own: dict[str, Tensor], key: str, value: Tensor) -> bool:

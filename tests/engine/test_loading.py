@@ -6,11 +6,15 @@ from pathlib import Path
 
 import pytest
 import torch
+from helpers import assert_close
 from mmengine.logging import MMLogger
 from mmengine.registry import init_default_scope
+from mmengine.runner.checkpoint import load_checkpoint
 from mmpretrain.registry import MODELS
 
 from mmparc import engine
+from mmparc.layers import ParCConv
+from mmparc.ops import resize_taps
 
 ARCH = dict(depths=[1, 1, 2, 1], channels=[8, 16, 24, 32])
 KERNEL = 'backbone.stages.2.1.depthwise_conv.conv_h.weight'
@@ -67,6 +71,66 @@ def refused(check: Callable, *args) -> str:
     return str(error.value)
 
 
+# What is resized
+
+
+@pytest.mark.parametrize('resize', ['interpolate', 'interpolate_sum'])
+def test_other_lengths_are_resized(checkpoint, log, resize):
+    saved, path = checkpoint
+    for how in ('torch', 'mmengine', 'init_cfg'):
+        model = classifier((320, 192), resize=resize)
+        log.clear()
+        if how == 'torch':
+            model.load_state_dict(torch.load(path, weights_only=True)['state_dict'])
+        elif how == 'mmengine':
+            load_checkpoint(model, path, logger='current')
+        else:
+            init_cfg = dict(type='Pretrained', checkpoint=path, prefix='backbone.')
+            model = classifier((320, 192), resize=resize, init_cfg=init_cfg)
+            model.init_weights()
+        assert sum('resized' in line and '14 to 20' in line for line in log) == 2
+        state = saved.backbone.state_dict()
+        resized = 0
+        for name, value in model.backbone.state_dict().items():
+            expected = state[name]
+            if value.shape != expected.shape:
+                resized += 1
+                rule = 'interpolate' if name.endswith('pos_embed') else resize
+                # The rule is independent of the layer: torch's own linear interpolation.
+                expected = torch.nn.functional.interpolate(
+                    expected.flatten(0, -2)[None],
+                    value.shape[-1],
+                    mode='linear',
+                    align_corners=True,
+                ).view(value.shape)
+                if rule == 'interpolate_sum':
+                    expected = expected * state[name].shape[-1] / value.shape[-1]
+            assert_close(value, expected, 1e-6)
+        assert resized == 8  # two blocks, two axes, kernel and embedding
+
+
+def test_same_lengths_are_left_alone(checkpoint):
+    saved, path = checkpoint
+    model = classifier(224)
+    load_checkpoint(model, path, strict=True)
+    pairs = zip(model.parameters(), saved.parameters(), strict=True)
+    assert all(torch.equal(a, b) for a, b in pairs)
+
+
+def test_a_layer_resizes_a_copy_and_its_last_axis_only():
+    saved = ParCConv(4, 4, 7, 'h', groups=4).state_dict()
+    before = {name: value.clone() for name, value in saved.items()}
+    conv = ParCConv(4, 4, 9, 'h', groups=4)
+    conv.load_state_dict(saved)
+    assert all(torch.equal(saved[name], value) for name, value in before.items())
+    assert torch.equal(conv.weight, resize_taps(saved['weight'], 9, 'interpolate'))
+    assert not torch.equal(conv.weight[..., :7], saved['weight'])
+    for other in (ParCConv(6, 6, 7, 'h', groups=6), ParCConv(4, 4, 7, 'h', groups=1)):
+        for strict in (True, False):
+            with pytest.raises(ValueError, match=r'weight'):
+                other.load_state_dict(saved, strict=strict)
+
+
 # The share that fits
 
 
@@ -116,9 +180,10 @@ def test_share_of_pretrained_backbones(checkpoint, save, log):
     with pytest.raises(AssertionError, match='not in the pretrained model'):  # as in mmengine
         model.init_weights()
 
-    # A backbone that renames weights itself is not judged by them.
-    swin = dict(type='mmdet.SwinTransformer', init_cfg=dict(rule, checkpoint='none.pth'))
-    engine.check_loaded_share(MODELS.build(swin), None, 1.0)
+    # A backbone that converts names is not judged by them.
+    model = classifier(224, init_cfg=dict(type='Pretrained', checkpoint='none.pth'))
+    model.backbone.convert_weights = True
+    engine.check_loaded_share(model, None, 1.0)
     assert 'none.pth' in log[-1]
 
 
