@@ -5,6 +5,7 @@ The task follows from the config's default_scope; a run goes to work_dirs/<task>
 """
 
 import argparse
+import logging
 
 from mmparc import tool
 
@@ -63,7 +64,8 @@ def main(args: argparse.Namespace) -> None:
         if cfg.resume:
             cfg.load_from = None  # the work directory's latest
         else:
-            print_log(f'{cfg.work_dir} has no checkpoint to resume: a new run', 'current')
+            text = f'{cfg.work_dir} has no checkpoint to resume: a new run begins'
+            print_log(text, 'current', logging.WARNING)
     elif args.resume:
         cfg.resume, cfg.load_from = True, args.resume
 

@@ -58,7 +58,8 @@ def advice(cfg: Config, own: float | None, batch: int, lr: float, resumed: bool)
     follows = own * batch / base
     remedy = f'pass --auto-scale-lr, or --cfg-options optim_wrapper.optimizer.lr={follows:.4g}'
     if resumed:
-        remedy = f"a resumed run keeps its checkpoint's: make a batch of {round(lr / own * base)}"
+        fitting = round(lr / own * base)
+        remedy = f"a resumed run keeps its checkpoint's rate, which fits a batch of {fitting}"
     return (
         f'the learning rate is {lr:g} at a batch of {batch}, but the config was made for {own:g} '
         f'at {base}, from which {follows:g} follows: {remedy}'

@@ -96,7 +96,8 @@ def parcify(
         re.compile(replace)
     except re.error as error:
         raise ValueError(
-            f"replace must be 'last', 'all' or a regular expression, got {replace!r}: {error}"
+            "replace must be 'last', 'all', 'attention' or a regular expression, "
+            f'got {replace!r}: {error}'
         ) from error
     if pos_embed not in ('all', 'first'):
         raise ValueError(f"pos_embed must be 'all' or 'first', got {pos_embed!r}")
@@ -121,8 +122,8 @@ def parcify(
     if not any(chosen):
         raise ValueError(
             f'nothing to exchange in {type(network).__name__} with stages={stages}, '
-            f'share={share}, replace={replace!r}, parc_starts={parc_starts}: choose others among '
-            f'{_list(found)}'
+            f"share={share}, parc_starts={parc_starts} and replace={replace!r} ('last', 'all', "
+            f"'attention', or a regular expression of names): choose others among {_list(found)}"
         )
 
     mixers: dict[nn.Module, ParCMixer] = {}

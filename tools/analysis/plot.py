@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""Draw figures of models: learned kernels, accuracy against size, predictions, fields, curves.
+"""Draw figures of models: kernels, accuracy against size, predictions, receptive fields, curves.
 
 Most take CONFIG CKPT pairs of any of the three tasks; 'none' in place of a checkpoint is the same
 model with random weights, the control. docs/guide/figures.md shows each.
