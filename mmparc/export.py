@@ -239,7 +239,7 @@ def shapes_to_check(shape: Shape, dynamic: bool, multiple: int) -> list[Shape]:
     batch, channels, h, w = shape
 
     def scaled(size: int, share: float) -> int:
-        # one more where any size goes, so that there are odd ones
+        # where any size is allowed, add 1 to check odd sizes too
         return max(round(size * share / multiple) * multiple + (multiple == 1), _smallest(multiple))
 
     shares = (1.5, 1.5), (0.5, 0.5), (0.75, 1.25), (1.25, 0.5)

@@ -51,6 +51,7 @@ def first_line(error: Exception) -> str:
 
 
 def listed(names: Sequence[str], most: int = 4) -> str:
+    """The first names, and how many more there are."""
     more = f' and {len(names) - most} more' if len(names) > most else ''
     return ', '.join(names[:most]) + more
 

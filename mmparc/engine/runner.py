@@ -50,7 +50,7 @@ class ResumableRunner(Runner):
         super().setup_env(env_cfg)
 
     def wrap_model(self, model_wrapper_cfg: dict | None, model: nn.Module) -> nn.Module:
-        """As mmengine, but without a device number on CPUs, and SyncBN, a GPU's, as BN."""
+        """Wrap as mmengine does; on CPUs, DDP gets no device_ids and SyncBN becomes BN."""
         if self.distributed and get_device() == 'cpu':
             if any(isinstance(part, nn.SyncBatchNorm) for part in model.modules()):
                 text = 'SyncBN needs a GPU: each process normalizes its own images (BN)'
@@ -88,15 +88,16 @@ class ResumableRunner(Runner):
             return super().build_param_scheduler(scheduler)
 
     def load_checkpoint(self, filename: str, *args: Any, **options: Any) -> dict:
-        """As mmengine, without the config in it, which mmengine's resume would run as Python."""
+        """Load as mmengine does, without the config's text, which mmengine would run as Python."""
         checkpoint = super().load_checkpoint(filename, *args, **options)
         checkpoint.get('meta', {}).pop('config', None)
         return checkpoint
 
     def save_checkpoint(self, *args: Any, save_optimizer: bool = True, **options: Any) -> None:
-        """As mmengine, which asks only the main process.
+        """Save as mmengine does, after collecting the optimizer's state from all processes.
 
-        The others hold their shares of ZeroRedundancyOptimizer's state, and it would wait for them.
+        With ZeroRedundancyOptimizer each process holds a share of it. mmengine asks the main
+        process alone, which would wait for the others.
         """
         if save_optimizer and self.rank > 0 and isinstance(self.optim_wrapper, OptimWrapper):
             self.optim_wrapper.state_dict()
